@@ -1,0 +1,93 @@
+//! Memory of this process that a device can be given.
+
+use std::fmt;
+
+use memmap2::{MmapOptions, MmapRaw};
+
+use crate::{Error, ErrorKind, Result};
+
+/// The pages that memory consists of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PageSize {
+    /// Ordinary pages.
+    Base,
+    /// Pages of 2 MiB from the kernel's reserved pool (`vm.nr_hugepages`).
+    Huge2M,
+}
+
+impl fmt::Display for PageSize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Base => "ordinary pages",
+            Self::Huge2M => "2 MiB pages",
+        })
+    }
+}
+
+const HUGE_2M: usize = 2 << 20;
+
+/// Anonymous, zeroed, page-aligned memory, unmapped when dropped.
+///
+/// Only its address is public: no reference to its bytes is ever made, because a device may change
+/// them at any time.
+pub struct HostMemory {
+    map: MmapRaw,
+    pages: PageSize,
+}
+
+impl HostMemory {
+    /// Maps at least `len_bytes`, with 2 MiB pages if enough of them are free.
+    ///
+    /// # Errors
+    /// [`ErrorKind::OutOfMemory`] when the memory cannot be had.
+    pub fn new(len_bytes: usize) -> Result<Self> {
+        let huge_len = len_bytes.next_multiple_of(HUGE_2M);
+        // The kernel reserves huge pages when it maps them, so a map that succeeds cannot fault
+        // for want of one later.
+        let (map, pages) = match MmapOptions::new().len(huge_len).huge(Some(21)).map_anon() {
+            Ok(map) => (map, PageSize::Huge2M),
+            Err(_) => (
+                MmapOptions::new()
+                    .len(len_bytes.next_multiple_of(rustix::param::page_size()))
+                    .map_anon()
+                    .map_err(|e| {
+                        Error::new(
+                            ErrorKind::OutOfMemory,
+                            format!("cannot map {len_bytes} bytes for DMA"),
+                        )
+                        .with_source(e)
+                    })?,
+                PageSize::Base,
+            ),
+        };
+        Ok(Self {
+            map: map.into(),
+            pages,
+        })
+    }
+
+    /// The address of the first byte.
+    pub fn as_ptr(&self) -> *mut u8 {
+        self.map.as_mut_ptr()
+    }
+
+    /// The length in bytes, a multiple of the page size.
+    pub fn len_bytes(&self) -> usize {
+        self.map.len()
+    }
+
+    /// The pages it consists of.
+    pub fn page_size(&self) -> PageSize {
+        self.pages
+    }
+}
+
+impl fmt::Debug for HostMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HostMemory")
+            .field("address", &self.as_ptr())
+            .field("len_bytes", &self.len_bytes())
+            .field("pages", &self.pages)
+            .finish()
+    }
+}
