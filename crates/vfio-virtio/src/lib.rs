@@ -13,25 +13,12 @@
 //! 4. [`ConfiguredDevice`]: device configuration and queues; [`ConfiguredDevice::start`] ends it.
 //! 5. [`Virtqueue`]: the request path; owns each request's buffer while the device has it.
 
-mod arena;
-mod device;
 mod error;
-mod features;
 mod function;
 mod memory;
-mod pci;
-mod queue;
-pub mod sysfs;
-mod transport;
-mod vfio;
 
-pub use arena::{DmaArena, DmaBuffer};
-pub use device::{ConfiguredDevice, Negotiation, QueueOptions, RunningDevice, VirtioDevice};
 pub use error::{Error, ErrorKind, Result};
-pub use features::Features;
 pub use function::{Bar, Doorbell, Iova, PciFunction, Translation, Width};
 pub use memory::{HostMemory, PageSize};
-pub use queue::{Data, Full, Tail, Used, Virtqueue};
-pub use vfio::VfioFunction;
 /// The event file descriptor that interrupts are delivered to.
 pub use vmm_sys_util::eventfd::EventFd;

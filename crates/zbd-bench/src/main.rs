@@ -1,0 +1,2 @@
+//! zbd-bench
+fn main() {}
