@@ -8,17 +8,27 @@
 //! the order in which a driver meets them:
 //!
 //! 1. [`DmaArena`]: memory that the device reaches, handed out as owned [`DmaBuffer`]s.
-//! 2. [`VirtioDevice`]: finds the virtio structures of the function and resets it.
-//! 3. [`Negotiation`]: feature bits; ends in a [`ConfiguredDevice`].
-//! 4. [`ConfiguredDevice`]: device configuration and queues; [`ConfiguredDevice::start`] ends it.
+//! 2. [`Negotiation`]: resets the device and settles the features.
+//! 3. [`ConfiguredDevice`]: device configuration and set-up of the queues.
+//! 4. [`RunningDevice`]: the device in operation.
 //! 5. [`Virtqueue`]: the request path; owns each request's buffer while the device has it.
 
+mod arena;
+mod device;
 mod error;
+mod features;
 mod function;
 mod memory;
+mod pci;
+mod queue;
+mod transport;
 
+pub use arena::{DmaArena, DmaBuffer};
+pub use device::{Config, ConfiguredDevice, Negotiation, QueueOptions, RunningDevice};
 pub use error::{Error, ErrorKind, Result};
+pub use features::Features;
 pub use function::{Bar, Doorbell, Iova, PciFunction, Translation, Width};
 pub use memory::{HostMemory, PageSize};
+pub use queue::{Data, Rejected, Tail, Used, Virtqueue};
 /// The event file descriptor that interrupts are delivered to.
 pub use vmm_sys_util::eventfd::EventFd;
