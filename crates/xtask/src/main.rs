@@ -1,2 +1,41 @@
-//! xtask
-fn main() {}
+//! Developer commands: `cargo xtask TASK`. Each task has a file of its own.
+
+mod apt;
+mod kernel;
+mod modules;
+mod paths;
+mod qemu;
+mod setup;
+mod static_guest;
+mod step;
+mod test;
+
+use std::process::ExitCode;
+
+const USAGE: &str = "usage: cargo xtask TASK
+
+tasks:
+  test         everything that CI runs: setup, format, lints, docs, tests, tests in a guest
+  setup        install QEMU and fetch a guest kernel, where they are missing
+  guest-build  build what runs in and under the guest: static programs and the shim";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let done = match arguments[..] {
+        ["test"] => test::run(),
+        ["setup"] => setup::run(),
+        ["guest-build"] => static_guest::run(),
+        _ => {
+            eprintln!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

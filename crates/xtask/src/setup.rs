@@ -1,0 +1,11 @@
+//! `cargo xtask setup`: what the guest tests need and a developer's machine may lack.
+
+use anyhow::Result;
+
+use crate::step::step;
+use crate::{kernel, qemu};
+
+pub(crate) fn run() -> Result<()> {
+    step("QEMU", qemu::install)?;
+    step("guest kernel", kernel::fetch)
+}
