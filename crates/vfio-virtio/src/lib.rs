@@ -21,7 +21,9 @@ mod function;
 mod memory;
 mod pci;
 mod queue;
+pub mod sysfs;
 mod transport;
+mod vfio;
 
 pub use arena::{DmaArena, DmaBuffer};
 pub use device::{Config, ConfiguredDevice, Negotiation, QueueOptions, RunningDevice};
@@ -30,5 +32,6 @@ pub use features::Features;
 pub use function::{Bar, Doorbell, Iova, PciFunction, Translation, Width};
 pub use memory::{HostMemory, PageSize};
 pub use queue::{Data, Rejected, Tail, Used, Virtqueue};
+pub use vfio::VfioFunction;
 /// The event file descriptor that interrupts are delivered to.
 pub use vmm_sys_util::eventfd::EventFd;

@@ -1,0 +1,50 @@
+//! Who has claimed an isolation group.
+
+use std::{
+    fs::{self, OpenOptions},
+    io,
+    path::Path,
+};
+
+use rustix::io::Errno;
+
+use super::{Sysfs, attribute, names};
+
+impl Sysfs {
+    /// Whether a process has group `id` open. Only the kernel knows, and tells by refusing another.
+    pub(crate) fn is_group_held(&self, id: u32) -> bool {
+        let opened = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(self.group_file(id));
+        opened.is_err_and(|e| is_busy(&e))
+    }
+
+    /// The process that has group `id` open, in words, as far as the caller may see it.
+    pub(crate) fn group_holder(&self, id: u32) -> String {
+        let file = self.group_file(id);
+        let proc = self.path("proc");
+        let holder = names(&proc)
+            .into_iter()
+            .filter(|name| name.bytes().all(|b| b.is_ascii_digit()))
+            .find(|pid| has_open(&proc.join(pid).join("fd"), &file));
+        match holder {
+            Some(pid) => {
+                let name = attribute(&proc.join(&pid).join("comm")).unwrap_or_default();
+                format!("process {pid} ({name})")
+            }
+            None => "another process".to_owned(),
+        }
+    }
+}
+
+fn has_open(descriptors: &Path, file: &Path) -> bool {
+    names(descriptors)
+        .iter()
+        .any(|fd| fs::read_link(descriptors.join(fd)).is_ok_and(|target| target == file))
+}
+
+/// Whether the kernel refused because someone else has the file.
+pub(crate) fn is_busy(error: &io::Error) -> bool {
+    Errno::from_io_error(error) == Some(Errno::BUSY)
+}

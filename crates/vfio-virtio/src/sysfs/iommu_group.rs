@@ -1,0 +1,56 @@
+//! The isolation group of a function.
+
+use super::{PciAddress, Sysfs, is_vfio, link_name, names};
+
+/// The functions that the IOMMU cannot tell apart and that are therefore claimed together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct IommuGroup {
+    /// The number of the group, as in `/dev/vfio/N`.
+    pub id: u32,
+    /// The functions that share the group with the one asked about.
+    pub others: Vec<GroupMember>,
+}
+
+/// A function that shares a group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct GroupMember {
+    /// Where it is.
+    pub address: PciAddress,
+    /// The driver that has it.
+    pub driver: Option<String>,
+}
+
+impl IommuGroup {
+    /// The other functions whose drivers keep the group from being claimed.
+    pub fn obstacles(&self) -> impl Iterator<Item = &GroupMember> {
+        // The kernel tolerates these in a group that user space claims: they do no DMA.
+        self.others.iter().filter(|member| {
+            member
+                .driver
+                .as_deref()
+                .is_some_and(|d| !is_vfio(d) && d != "pci-stub" && d != "pcieport")
+        })
+    }
+}
+
+impl Sysfs {
+    /// The group of the function at `address`; none without an IOMMU.
+    pub(crate) fn iommu_group(&self, address: PciAddress) -> Option<IommuGroup> {
+        let link = self.function_dir(address).join("iommu_group");
+        let others = names(&link.join("devices"))
+            .iter()
+            .filter_map(|name| name.parse().ok())
+            .filter(|other| *other != address)
+            .map(|other| GroupMember {
+                address: other,
+                driver: self.driver(other),
+            })
+            .collect();
+        Some(IommuGroup {
+            id: link_name(&link)?.parse().ok()?,
+            others,
+        })
+    }
+}
