@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr};
 use crate::{Error, ErrorKind};
 
 /// Where a PCI function is: domain, bus, device and function, written `dddd:bb:dd.f`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PciAddress {
     domain: u32,
     bus: u8,
@@ -64,6 +64,12 @@ impl fmt::Display for PciAddress {
             function,
         } = self;
         write!(f, "{domain:04x}:{bus:02x}:{device:02x}.{function:x}")
+    }
+}
+
+impl fmt::Debug for PciAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 

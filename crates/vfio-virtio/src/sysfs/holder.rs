@@ -29,6 +29,7 @@ impl Sysfs {
             .filter(|name| name.bytes().all(|b| b.is_ascii_digit()))
             .find(|pid| has_open(&proc.join(pid).join("fd"), &file));
         match holder {
+            Some(pid) if pid == std::process::id().to_string() => "this process".to_owned(),
             Some(pid) => {
                 let name = attribute(&proc.join(&pid).join("comm")).unwrap_or_default();
                 format!("process {pid} ({name})")
