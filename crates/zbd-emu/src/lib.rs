@@ -1,1 +1,53 @@
-//! zbd-emu
+//! A zoned virtio-blk PCI function in software.
+//!
+//! [`EmulatedFunction`] implements the seam of `vfio-virtio` ([`PciFunction`]): configuration
+//! space with capabilities, registers with their side effects, MSI-X, split virtqueues, the zone
+//! state machine and a store for the data. A driver cannot tell it from hardware, except that it
+//! works anywhere and forgets everything when it is dropped. It shares nothing with the driver but
+//! that seam and the numbers of the specification, so that no misreading of it cancels itself out.
+//!
+//! The device trusts its driver as little as a driver should trust its device. It reaches only
+//! memory that was mapped, at addresses that are not those of this process; a malformed descriptor
+//! chain or an address that is not mapped makes it set DEVICE_NEEDS_RESET and stop.
+//!
+//! What happens to a request:
+//!
+//! 1. The driver rings a doorbell. The device's thread wakes if it slept, or saw the available
+//!    index already (`bell`, `runner`); a [`Stepper`] does the same in the caller's thread.
+//! 2. `ring` takes heads from the available ring, `chain` follows each to its buffers, `request`
+//!    tells header, data and answer apart.
+//! 3. `disk` asks `zone` whether the request is allowed, has `store` copy the data straight between
+//!    the driver's memory and its own, and then moves the write pointer.
+//! 4. The answer and a used element are written; the used index is published once a batch, and one
+//!    interrupt is sent if the driver wants it.
+//!
+//! [`Control`] is a second pair of hands on the device, for tests: faults, failing zones, counters.
+//!
+//! [`PciFunction`]: vfio_virtio::PciFunction
+
+mod bell;
+mod chain;
+mod config;
+mod control;
+mod device;
+mod disk;
+mod fault;
+mod function;
+mod interrupts;
+mod memory;
+mod pci;
+mod request;
+mod ring;
+mod runner;
+mod shared;
+mod stepper;
+mod store;
+mod wire;
+mod zone;
+
+pub use config::{EmulatedConfig, StoreKind, Switch, ZoneModel};
+pub use control::{Control, Counters};
+pub use fault::Fault;
+pub use function::EmulatedFunction;
+pub use stepper::{Step, Stepper};
+pub use zone::ZoneState;

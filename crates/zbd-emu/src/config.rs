@@ -1,0 +1,114 @@
+//! What kind of device to be: every property that a device string can set.
+
+mod parse;
+mod resolve;
+
+use std::time::Duration;
+
+pub(crate) use resolve::Resolved;
+
+/// The zoned model that the device presents (VIRTIO 1.3 §5.2.5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ZoneModel {
+    /// Sequential zones accept writes at their write pointer only.
+    HostManaged,
+    /// Sequential zones accept any write and prefer sequential ones.
+    HostAware,
+    /// An ordinary disk; the ZONED feature is not offered.
+    None,
+}
+
+/// Where data goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoreKind {
+    /// Memory of this process, allocated as it is written.
+    Memory,
+    /// Nowhere: zones keep their state, writes are dropped, reads are zeroes.
+    Null,
+}
+
+/// Whether something is offered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Switch {
+    /// It is.
+    On,
+    /// It is not.
+    Off,
+}
+
+/// The properties of an emulated device.
+///
+/// [`Default`] is a host-managed device of 64 zones of 64 MiB in memory. The option part of a
+/// device string parses into one:
+///
+/// ```
+/// use zbd_emu::{EmulatedConfig, ZoneModel};
+///
+/// let config: EmulatedConfig = "zones=16,zone-size=8m,zone-cap=6m,max-open=4".parse()?;
+/// assert_eq!(config.zones, 16);
+/// assert_eq!(config.zone_capacity_bytes, Some(6 << 20));
+/// assert_eq!(config.model, ZoneModel::HostManaged);
+/// # Ok::<_, vfio_virtio::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EmulatedConfig {
+    /// The zoned model.
+    pub model: ZoneModel,
+    /// The number of zones, conventional ones included. [`size_bytes`](Self::size_bytes) overrides
+    /// it.
+    pub zones: u32,
+    /// The size of the whole device. Where it is no multiple of the zone size, the last zone is
+    /// short.
+    pub size_bytes: Option<u64>,
+    /// The distance from one zone's start to the next; it need not be a power of two.
+    pub zone_size_bytes: u64,
+    /// How much of a sequential zone can be written; all of it where not given.
+    pub zone_capacity_bytes: Option<u64>,
+    /// How many zones, from the first on, are conventional.
+    pub conventional_zones: u32,
+    /// How many zones may be open, 0 for any number. 32 where not given, no more than may be
+    /// active; host-aware devices have no limit.
+    pub max_open_zones: Option<u32>,
+    /// How many zones may be active, 0 for any number. 48 where not given, no fewer than may be
+    /// open; host-aware devices have no limit.
+    pub max_active_zones: Option<u32>,
+    /// The largest append; 0 for a device that does not support it.
+    pub max_append_bytes: u64,
+    /// The block size and write granularity.
+    pub block_size_bytes: u32,
+    /// The number of request queues.
+    pub queues: u16,
+    /// The largest size of each queue, a power of two.
+    pub queue_size: u16,
+    /// Whether indirect descriptors are offered.
+    pub indirect: Switch,
+    /// Whether event index suppression is offered.
+    pub event_idx: Switch,
+    /// Where data goes.
+    pub store: StoreKind,
+    /// The least time between taking a request and completing it.
+    pub latency: Duration,
+}
+
+impl Default for EmulatedConfig {
+    fn default() -> Self {
+        Self {
+            model: ZoneModel::HostManaged,
+            zones: 64,
+            size_bytes: None,
+            zone_size_bytes: 64 << 20,
+            zone_capacity_bytes: None,
+            conventional_zones: 0,
+            max_open_zones: None,
+            max_active_zones: None,
+            max_append_bytes: 512 << 10,
+            block_size_bytes: 4096,
+            queues: 2,
+            queue_size: 256,
+            indirect: Switch::On,
+            event_idx: Switch::On,
+            store: StoreKind::Memory,
+            latency: Duration::ZERO,
+        }
+    }
+}

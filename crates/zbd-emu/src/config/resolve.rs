@@ -1,0 +1,168 @@
+//! Turns what was asked for into a geometry that holds together, or says why it does not.
+
+use std::time::Duration;
+
+use vfio_virtio::{Error, ErrorKind, Result};
+
+use super::{EmulatedConfig, StoreKind, Switch, ZoneModel};
+use crate::{
+    wire::SECTOR_BYTES,
+    zone::{Geometry, ZoneKind},
+};
+
+const DEFAULT_MAX_OPEN: u32 = 32;
+const DEFAULT_MAX_ACTIVE: u32 = 48;
+/// The reports of more zones than this would serve no test, and the table itself takes memory.
+const MAX_ZONES: u64 = 1 << 22;
+
+/// A configuration whose parts agree, in the units of the device.
+#[derive(Clone, Debug)]
+pub(crate) struct Resolved {
+    pub(crate) model: ZoneModel,
+    pub(crate) geometry: Geometry,
+    pub(crate) max_append_sectors: u32,
+    pub(crate) block_size_bytes: u32,
+    pub(crate) queues: u16,
+    pub(crate) queue_size: u16,
+    pub(crate) indirect: Switch,
+    pub(crate) event_idx: Switch,
+    pub(crate) store: StoreKind,
+    pub(crate) latency: Duration,
+}
+
+impl Resolved {
+    pub(crate) fn new(config: &EmulatedConfig) -> Result<Self> {
+        let block = u64::from(config.block_size_bytes);
+        require(
+            block.is_power_of_two() && (512..=65536).contains(&block),
+            || format!("block-size={block} is not allowed: give a power of two from 512 to 64k"),
+        )?;
+        let aligned = |key: &str, bytes: u64| {
+            require(bytes > 0 && bytes.is_multiple_of(block), || {
+                format!("{key}={bytes} is not allowed: give a multiple of block-size, {block}")
+            })
+        };
+        aligned("zone-size", config.zone_size_bytes)?;
+        let zone_sectors = config.zone_size_bytes / SECTOR_BYTES;
+        // zone_sectors is a le32 in the configuration (§5.2.4).
+        require(u32::try_from(zone_sectors).is_ok(), || {
+            format!(
+                "zone-size={} is not allowed: give less than 2t",
+                config.zone_size_bytes
+            )
+        })?;
+        let size_bytes = match config.size_bytes {
+            Some(size) => {
+                aligned("size", size)?;
+                size
+            }
+            None => u64::from(config.zones)
+                .checked_mul(config.zone_size_bytes)
+                .filter(|size| *size <= 1 << 60)
+                .ok_or_else(|| invalid("zones times zone-size exceeds an exbibyte".to_owned()))?,
+        };
+        let zones = size_bytes.div_ceil(config.zone_size_bytes);
+        require((1..=MAX_ZONES).contains(&zones), || {
+            format!("{zones} zones are not allowed: give 1 to {MAX_ZONES}")
+        })?;
+        let capacity_bytes = config.zone_capacity_bytes.unwrap_or(config.zone_size_bytes);
+        aligned("zone-cap", capacity_bytes)?;
+        require(capacity_bytes <= config.zone_size_bytes, || {
+            format!(
+                "zone-cap={capacity_bytes} is not allowed: give at most zone-size, {}",
+                config.zone_size_bytes
+            )
+        })?;
+        let conventional = config.conventional_zones;
+        require(u64::from(conventional) <= zones, || {
+            format!("conventional={conventional} is not allowed: there are {zones} zones")
+        })?;
+        require((1..=64).contains(&config.queues), || {
+            format!("queues={} is not allowed: give 1 to 64", config.queues)
+        })?;
+        // Four descriptors are what one request without indirection needs at most.
+        require(
+            config.queue_size.is_power_of_two() && (4..=32768).contains(&config.queue_size),
+            || {
+                format!(
+                    "queue-size={} is not allowed: give a power of two from 4 to 32768",
+                    config.queue_size
+                )
+            },
+        )?;
+        let (max_open, max_active) = limits(config)?;
+        require(config.max_append_bytes.is_multiple_of(block), || {
+            format!(
+                "max-append={} is not allowed: give 0 or a multiple of block-size, {block}",
+                config.max_append_bytes
+            )
+        })?;
+        let max_append_sectors = u32::try_from(config.max_append_bytes / SECTOR_BYTES)
+            .map_err(|_| invalid("max-append is not allowed: give less than 2t".to_owned()))?;
+        let sequential = match config.model {
+            ZoneModel::HostManaged => ZoneKind::SequentialRequired,
+            ZoneModel::HostAware => ZoneKind::SequentialPreferred,
+            ZoneModel::None => ZoneKind::Conventional,
+        };
+        require(
+            config.model == ZoneModel::HostManaged || capacity_bytes == config.zone_size_bytes,
+            || "zone-cap below zone-size needs model=hm".to_owned(),
+        )?;
+        Ok(Self {
+            model: config.model,
+            geometry: Geometry {
+                sectors: size_bytes / SECTOR_BYTES,
+                zone_sectors,
+                capacity_sectors: capacity_bytes / SECTOR_BYTES,
+                conventional_zones: conventional,
+                sequential,
+                block_sectors: block / SECTOR_BYTES,
+                max_open,
+                max_active,
+            },
+            max_append_sectors,
+            block_size_bytes: config.block_size_bytes,
+            queues: config.queues,
+            queue_size: config.queue_size,
+            indirect: config.indirect,
+            event_idx: config.event_idx,
+            store: config.store,
+            latency: config.latency,
+        })
+    }
+}
+
+/// The open and active limits, each defaulting to something that agrees with the other.
+fn limits(config: &EmulatedConfig) -> Result<(u32, u32)> {
+    if config.model != ZoneModel::HostManaged {
+        // A host-aware zone accepts any write at any time, so there is no write that a limit could
+        // refuse.
+        return match (config.max_open_zones, config.max_active_zones) {
+            (None | Some(0), None | Some(0)) => Ok((0, 0)),
+            _ => Err(invalid("max-open and max-active need model=hm".to_owned())),
+        };
+    }
+    let (open, active) = match (config.max_open_zones, config.max_active_zones) {
+        (Some(open), Some(active)) => (open, active),
+        (Some(0), None) => (0, 0),
+        (Some(open), None) => (open, open.max(DEFAULT_MAX_ACTIVE)),
+        (None, Some(0)) => (DEFAULT_MAX_OPEN, 0),
+        (None, Some(active)) => (active.min(DEFAULT_MAX_OPEN), active),
+        (None, None) => (DEFAULT_MAX_OPEN, DEFAULT_MAX_ACTIVE),
+    };
+    require(active == 0 || (open != 0 && open <= active), || {
+        format!(
+            "max-open={open} with max-active={active} is not allowed: every open zone is active, \
+             so give max-open from 1 to {active}"
+        )
+    })?;
+    Ok((open, active))
+}
+
+fn require(holds: bool, text: impl FnOnce() -> String) -> Result<()> {
+    if holds { Ok(()) } else { Err(invalid(text())) }
+}
+
+fn invalid(text: String) -> Error {
+    Error::new(ErrorKind::InvalidInput, text)
+}

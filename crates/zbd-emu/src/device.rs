@@ -1,0 +1,255 @@
+//! The device behind its registers: status, features, queues and the medium.
+
+mod blk_config;
+mod common_config;
+mod poll;
+
+use std::{collections::VecDeque, time::Instant};
+
+pub(crate) use blk_config::len_bytes as blk_config_bytes;
+pub(crate) use common_config::COMMON_CONFIG_BYTES;
+pub(crate) use poll::Look;
+
+use crate::{
+    chain::Chain,
+    config::{Resolved, Switch, ZoneModel},
+    disk::Disk,
+    fault::Faults,
+    interrupts::{Interrupts, NO_VECTOR},
+    memory::DmaMap,
+    pci::ConfigSpace,
+    ring::{Layout, Ring},
+    wire::{device_status, feature},
+};
+
+/// All state of the device. Whoever holds its lock is the device: its thread, a stepper, or for
+/// the length of one register access the driver.
+#[derive(Debug)]
+pub(crate) struct Device {
+    pub(crate) config: Resolved,
+    pub(crate) pci: ConfigSpace,
+    pub(crate) interrupts: Interrupts,
+    pub(crate) dma: DmaMap,
+    pub(crate) disk: Disk,
+    pub(crate) faults: Faults,
+    /// The function was given up or pulled out: it reads as all ones.
+    pub(crate) gone: bool,
+    status: u8,
+    device_feature_select: u32,
+    driver_feature_select: u32,
+    driver_features: u64,
+    queue_select: u16,
+    /// The `writeback` field of the configuration.
+    writeback: bool,
+    queues: Vec<Queue>,
+    chain: Chain,
+    /// Requests carried out but held back until their time has come, in that order.
+    held: VecDeque<Held>,
+    pub(crate) requests: u64,
+    pub(crate) batches: u64,
+    /// Why the device asks for a reset.
+    pub(crate) broken: Option<&'static str>,
+}
+
+/// The registers of a queue, and the ring when it is enabled.
+#[derive(Debug)]
+struct Queue {
+    size: u16,
+    vector: u16,
+    desc: u64,
+    driver: u64,
+    device: u64,
+    ring: Option<Ring>,
+    /// Whether the driver was asked for a notification: until one comes nobody need look.
+    armed: bool,
+    /// The count of notifications when the ring was last looked at.
+    kicks_seen: u64,
+}
+
+/// A request that waits for its time.
+#[derive(Clone, Copy, Debug)]
+struct Held {
+    queue: u16,
+    head: u16,
+    used_len: u32,
+    due: Instant,
+}
+
+impl Queue {
+    fn new(max_size: u16) -> Self {
+        Self {
+            size: max_size,
+            vector: NO_VECTOR,
+            desc: 0,
+            driver: 0,
+            device: 0,
+            ring: None,
+            armed: true,
+            kicks_seen: 0,
+        }
+    }
+}
+
+impl Device {
+    pub(crate) fn new(config: Resolved) -> vfio_virtio::Result<Self> {
+        let queues = usize::from(config.queues);
+        let in_flight = match config.latency.is_zero() {
+            true => 0,
+            false => queues * usize::from(config.queue_size),
+        };
+        Ok(Self {
+            pci: ConfigSpace::new(&config),
+            interrupts: Interrupts::new(config.queues + 1),
+            dma: DmaMap::default(),
+            disk: Disk::new(&config)?,
+            faults: Faults::default(),
+            gone: false,
+            status: 0,
+            device_feature_select: 0,
+            driver_feature_select: 0,
+            driver_features: 0,
+            queue_select: 0,
+            writeback: true,
+            queues: (0..queues).map(|_| Queue::new(config.queue_size)).collect(),
+            chain: Chain::with_capacity(usize::from(config.queue_size)),
+            held: VecDeque::with_capacity(in_flight),
+            requests: 0,
+            batches: 0,
+            broken: None,
+            config,
+        })
+    }
+
+    /// The features that the device offers.
+    fn offered(&self) -> u64 {
+        let mut features = feature::VERSION_1
+            | feature::ACCESS_PLATFORM
+            | feature::RING_RESET
+            | feature::SEG_MAX
+            | feature::BLK_SIZE
+            | feature::FLUSH
+            | feature::TOPOLOGY
+            | feature::CONFIG_WCE
+            | feature::MQ;
+        // §5.2.5.2: a device that is not zoned should not offer the feature.
+        if self.config.model != ZoneModel::None {
+            features |= feature::ZONED;
+        }
+        if self.config.indirect == Switch::On {
+            features |= feature::INDIRECT_DESC;
+        }
+        if self.config.event_idx == Switch::On {
+            features |= feature::EVENT_IDX;
+        }
+        features
+    }
+
+    /// Whether the device can work with what the driver accepted (§2.2.2, §6).
+    fn acceptable(&self) -> bool {
+        let accepted = self.driver_features;
+        let mut required = feature::VERSION_1 | feature::ACCESS_PLATFORM;
+        if self.config.model == ZoneModel::HostManaged {
+            required |= feature::ZONED;
+        }
+        accepted & !self.offered() == 0 && accepted & required == required
+    }
+
+    fn negotiated(&self, feature: u64) -> Switch {
+        let ok = self.status & device_status::FEATURES_OK != 0;
+        if ok && self.driver_features & feature != 0 {
+            Switch::On
+        } else {
+            Switch::Off
+        }
+    }
+
+    /// A write to the device status (§2.1, §3.1.1).
+    fn set_status(&mut self, value: u8) {
+        if value == 0 {
+            return self.reset();
+        }
+        // The driver never clears a bit but by reset, and the reset bit is not its own.
+        let mut added = value & !self.status & !device_status::NEEDS_RESET;
+        if added & device_status::FEATURES_OK != 0 {
+            if self.acceptable() {
+                // §5.2.5.2: without FLUSH the cache must begin as writethrough.
+                self.writeback = self.driver_features & feature::FLUSH != 0;
+            } else {
+                added &= !device_status::FEATURES_OK;
+            }
+        }
+        // Nothing runs on features that were not settled.
+        if (self.status | added) & device_status::FEATURES_OK == 0 {
+            added &= !device_status::DRIVER_OK;
+        }
+        self.status |= added;
+    }
+
+    /// Forgets everything that negotiation and queue set-up established. The medium stays, and so
+    /// do mappings and MSI-X, which belong to the function.
+    fn reset(&mut self) {
+        self.status = 0;
+        self.device_feature_select = 0;
+        self.driver_feature_select = 0;
+        self.driver_features = 0;
+        self.queue_select = 0;
+        self.writeback = true;
+        self.broken = None;
+        self.held.clear();
+        self.interrupts.reset();
+        for queue in &mut self.queues {
+            *queue = Queue::new(self.config.queue_size);
+        }
+    }
+
+    /// Stops until the next reset (§2.1.2).
+    fn break_down(&mut self, reason: &'static str) {
+        self.broken = Some(reason);
+        self.status |= device_status::NEEDS_RESET;
+        self.held.clear();
+        if self.status & device_status::DRIVER_OK != 0 {
+            self.interrupts.config();
+        }
+    }
+
+    /// Ends everything: the driver has given the function up, or it was pulled out.
+    pub(crate) fn remove(&mut self) {
+        self.reset();
+        self.gone = true;
+        self.dma.clear();
+        self.interrupts.deliver_to(None);
+    }
+
+    fn enable_queue(&mut self, index: usize) {
+        let indirect = self.negotiated(feature::INDIRECT_DESC);
+        let event_idx = self.negotiated(feature::EVENT_IDX);
+        let queue = &mut self.queues[index];
+        if queue.ring.is_none() {
+            queue.ring = Some(Ring::new(Layout {
+                size: queue.size,
+                desc: queue.desc,
+                driver: queue.driver,
+                device: queue.device,
+                indirect,
+                event_idx,
+            }));
+        }
+    }
+
+    /// Takes one queue back (§2.6.1): its requests in flight are never completed.
+    fn reset_queue(&mut self, index: usize) {
+        self.queues[index] = Queue {
+            kicks_seen: self.queues[index].kicks_seen,
+            ..Queue::new(self.config.queue_size)
+        };
+        self.held.retain(|held| usize::from(held.queue) != index);
+    }
+
+    /// Whether requests may be looked at at all.
+    fn is_running(&self) -> bool {
+        self.status & (device_status::DRIVER_OK | device_status::NEEDS_RESET)
+            == device_status::DRIVER_OK
+            && self.pci.is_bus_master()
+            && !self.gone
+    }
+}

@@ -1,0 +1,285 @@
+//! The request path: what the device does when it looks at its queues.
+
+use std::time::{Duration, Instant};
+
+use super::{Device, Held, Queue};
+use crate::{
+    bell::Bell,
+    chain::{Broken, Chain},
+    config::Switch,
+    disk::{Disk, NO_LOCATION, Outcome},
+    fault::Faults,
+    memory::DmaMap,
+    request::Request,
+    ring::{Ring, RingMemory},
+    wire::feature,
+};
+
+/// How many requests of a queue are completed together. Small enough for the driver to begin on
+/// the first while the device goes on with the next.
+const BATCH: u16 = 32;
+
+/// What a look at the queues came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Progress {
+    /// Requests taken.
+    pub(crate) taken: u32,
+    /// Requests completed.
+    pub(crate) completed: u32,
+}
+
+impl Progress {
+    pub(crate) fn is_none(self) -> bool {
+        self == Self::default()
+    }
+}
+
+/// Which queues to look at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// All of them.
+    Everywhere,
+    /// Those that the driver notified, or of which no notification was asked for.
+    WhereNotified,
+}
+
+/// What the request path works on, apart from the queue.
+struct Path<'d> {
+    disk: &'d mut Disk,
+    faults: &'d mut Faults,
+    dma: &'d DmaMap,
+    chain: &'d mut Chain,
+    zoned: Switch,
+}
+
+impl Device {
+    /// Takes and completes a batch of each queue.
+    pub(crate) fn poll(&mut self, bell: &Bell, look: Look) -> Progress {
+        let mut progress = Progress::default();
+        if !self.is_running() {
+            return progress;
+        }
+        for index in 0..self.queues.len() {
+            let kicks = bell.kicks(index);
+            let queue = &mut self.queues[index];
+            if look == Look::WhereNotified && queue.armed && queue.kicks_seen == kicks {
+                continue;
+            }
+            queue.kicks_seen = kicks;
+            match self.serve(index) {
+                Ok(taken) => progress.taken += u32::from(taken),
+                Err(Broken(reason)) => {
+                    self.break_down(reason);
+                    return progress;
+                }
+            }
+        }
+        progress.completed = progress.taken;
+        if !self.config.latency.is_zero() {
+            progress.completed = match self.release_held() {
+                Ok(completed) => completed,
+                Err(Broken(reason)) => {
+                    self.break_down(reason);
+                    0
+                }
+            };
+        }
+        progress
+    }
+
+    /// Takes what waits in one queue, a batch at most.
+    fn serve(&mut self, index: usize) -> Result<u16, Broken> {
+        let zoned = self.negotiated(feature::ZONED);
+        let held_room = self.held.capacity() - self.held.len();
+        let Queue {
+            ring: Some(ring),
+            vector,
+            armed,
+            ..
+        } = &mut self.queues[index]
+        else {
+            return Ok(0);
+        };
+        let memory = ring.memory(&self.dma)?;
+        let waiting = ring.waiting(&memory)?;
+        if waiting == 0 {
+            return Ok(0);
+        }
+        if std::mem::take(armed) {
+            ring.decline_kicks(&memory)?;
+        }
+        let mut path = Path {
+            disk: &mut self.disk,
+            faults: &mut self.faults,
+            dma: &self.dma,
+            chain: &mut self.chain,
+            zoned,
+        };
+        self.batches += 1;
+        let mut taken = 0;
+        let mut result = Ok(());
+        if self.config.latency.is_zero() {
+            while taken < waiting.min(BATCH) {
+                result = path.complete_next(ring, &memory);
+                if result.is_err() {
+                    break;
+                }
+                taken += 1;
+            }
+            // What was completed before the device broke down is still handed over.
+            ring.publish(&memory)?;
+            if ring.wants_interrupt(&memory)? {
+                self.interrupts.queue(*vector);
+            }
+        } else {
+            let due = Instant::now() + self.config.latency;
+            // The driver cannot have more in flight than there are descriptors, unless it hands
+            // out the same ones again.
+            let room = u16::try_from(held_room).unwrap_or(u16::MAX);
+            while taken < waiting.min(BATCH).min(room) {
+                let head = ring.take(&memory)?;
+                let used_len = path.run(ring, &memory, head)?;
+                self.held.push_back(Held {
+                    queue: index as u16,
+                    head,
+                    used_len,
+                    due,
+                });
+                taken += 1;
+            }
+        }
+        self.requests += u64::from(taken);
+        result.map(|()| taken)
+    }
+
+    /// Completes the held requests whose time has come.
+    fn release_held(&mut self) -> Result<u32, Broken> {
+        let Some(first) = self.held.front() else {
+            return Ok(0);
+        };
+        let now = Instant::now();
+        if first.due > now {
+            return Ok(0);
+        }
+        let mut completed = 0;
+        let mut touched = 0u64;
+        while let Some(held) = self.held.front().copied() {
+            if held.due > now {
+                break;
+            }
+            self.held.pop_front();
+            let index = usize::from(held.queue);
+            if let Some(ring) = &mut self.queues[index].ring {
+                let memory = ring.memory(&self.dma)?;
+                put(ring, &memory, &mut self.faults, held.head, held.used_len)?;
+                touched |= 1 << index;
+                completed += 1;
+            }
+        }
+        for (index, queue) in self.queues.iter_mut().enumerate() {
+            let Some(ring) = queue.ring.as_mut().filter(|_| touched & 1 << index != 0) else {
+                continue;
+            };
+            let memory = ring.memory(&self.dma)?;
+            ring.publish(&memory)?;
+            if ring.wants_interrupt(&memory)? {
+                self.interrupts.queue(queue.vector);
+            }
+        }
+        Ok(completed)
+    }
+
+    /// Asks for notifications of every queue that has nothing waiting. True when all are idle, so
+    /// that whoever polls may sleep until one comes.
+    pub(crate) fn arm(&mut self, bell: &Bell) -> bool {
+        if !self.is_running() {
+            return true;
+        }
+        let mut idle = true;
+        for index in 0..self.queues.len() {
+            let queue = &mut self.queues[index];
+            let Some(ring) = &queue.ring else { continue };
+            if queue.armed {
+                // A notification since then means that there is something to look at.
+                idle &= queue.kicks_seen == bell.kicks(index);
+                continue;
+            }
+            queue.kicks_seen = bell.kicks(index);
+            let asked = ring.memory(&self.dma).and_then(|memory| {
+                ring.ask_for_kick(&memory)?;
+                ring.waiting(&memory)
+            });
+            match asked {
+                Ok(waiting) => {
+                    queue.armed = waiting == 0;
+                    idle &= queue.armed;
+                }
+                Err(Broken(reason)) => {
+                    self.break_down(reason);
+                    return true;
+                }
+            }
+        }
+        idle
+    }
+
+    /// How long until the first held request is due, if there is one.
+    pub(crate) fn due_in(&self) -> Option<Duration> {
+        let first = self.held.front()?;
+        Some(first.due.saturating_duration_since(Instant::now()))
+    }
+}
+
+impl Path<'_> {
+    #[inline]
+    fn complete_next(&mut self, ring: &mut Ring, memory: &RingMemory<'_>) -> Result<(), Broken> {
+        let head = ring.take(memory)?;
+        let used_len = self.run(ring, memory, head)?;
+        put(ring, memory, self.faults, head, used_len)
+    }
+
+    /// Carries out the request at `head` and writes its answer.
+    #[inline]
+    fn run(&mut self, ring: &Ring, memory: &RingMemory<'_>, head: u16) -> Result<u32, Broken> {
+        self.chain
+            .read(&memory.descriptors()?, head, ring.rules(), self.dma)?;
+        let request = Request::parse(self.chain, self.dma)?;
+        let outcome = match self.faults.status() {
+            None => {
+                let mut outcome = self.disk.execute(&request, self.zoned, self.dma)?;
+                self.faults.alter(request.kind, &mut outcome);
+                outcome
+            }
+            Some(status) => {
+                request.data_in.fill(self.dma, 0)?;
+                Outcome {
+                    status,
+                    append_sector: NO_LOCATION,
+                }
+            }
+        };
+        debug_assert!(request.location.is_some() || outcome.append_sector == NO_LOCATION);
+        if let Some(location) = request.location {
+            location.write(self.dma, &outcome.append_sector.to_le_bytes())?;
+        }
+        request.status.write(self.dma, &[outcome.status])?;
+        Ok(request.used_len)
+    }
+}
+
+/// Puts a used element in place, or what a fault makes of it.
+#[inline]
+fn put(
+    ring: &mut Ring,
+    memory: &RingMemory<'_>,
+    faults: &mut Faults,
+    head: u16,
+    used_len: u32,
+) -> Result<(), Broken> {
+    let used = faults.used(head, used_len);
+    ring.put(memory, used.id, used.len)?;
+    if used.jump != 0 {
+        ring.jump(used.jump);
+    }
+    Ok(())
+}

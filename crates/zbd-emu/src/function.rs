@@ -1,0 +1,237 @@
+//! The device as the driver's side of the seam sees it.
+
+use std::{fmt, ops::RangeInclusive, sync::Arc, thread::JoinHandle};
+
+use vfio_virtio::{
+    Bar, Doorbell, Error, ErrorKind, EventFd, HostMemory, Iova, PciFunction, Result, Translation,
+    Width,
+};
+
+use crate::{
+    Control, EmulatedConfig, Stepper,
+    bell::Bell,
+    config::Resolved,
+    device::Device,
+    memory::IOVA_RANGE,
+    pci::{NOTIFY_MULTIPLIER, NOTIFY_OFFSET, REGISTER_BAR, REGISTER_BAR_BYTES},
+    runner,
+    shared::Shared,
+};
+
+/// A zoned virtio-blk PCI function in software.
+///
+/// Dropping it resets the device, ends its thread and lets go of all memory; BARs and doorbells
+/// that are still held then read as all ones and do nothing.
+pub struct EmulatedFunction {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl EmulatedFunction {
+    /// A device with a thread of its own.
+    ///
+    /// # Errors
+    /// When the configuration does not hold together, or memory or a thread cannot be had.
+    pub fn new(config: &EmulatedConfig) -> Result<Self> {
+        let mut function = Self::idle(config)?;
+        function.thread = Some(runner::start(Arc::clone(&function.shared))?);
+        Ok(function)
+    }
+
+    /// A device that runs when, and in the thread in which, it is stepped.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn stepped(config: &EmulatedConfig) -> Result<(Self, Stepper)> {
+        let function = Self::idle(config)?;
+        let stepper = Stepper::new(Arc::clone(&function.shared));
+        Ok((function, stepper))
+    }
+
+    fn idle(config: &EmulatedConfig) -> Result<Self> {
+        let device = Device::new(Resolved::new(config)?)?;
+        Ok(Self {
+            shared: Arc::new(Shared::new(device)?),
+            thread: None,
+        })
+    }
+
+    /// A handle that acts on the device from behind.
+    pub fn control(&self) -> Control {
+        Control::new(Arc::clone(&self.shared))
+    }
+}
+
+impl Drop for EmulatedFunction {
+    fn drop(&mut self) {
+        runner::stop(&self.shared, &mut self.thread);
+        self.shared.access().remove();
+    }
+}
+
+impl fmt::Debug for EmulatedFunction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EmulatedFunction")
+            .field("has_thread", &self.thread.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+impl PciFunction for EmulatedFunction {
+    fn name(&self) -> String {
+        "emu".to_owned()
+    }
+
+    fn read_config(&self, offset: u16, data: &mut [u8]) -> Result<()> {
+        let device = self.shared.access();
+        let gone = device.gone;
+        let window = device.pci.window(offset, data.len());
+        device.pci.read(offset, data)?;
+        drop(device);
+        if gone {
+            data.fill(0xff);
+        } else if let Some(window) = window.filter(|window| window.bar == REGISTER_BAR) {
+            let value = self.shared.read(window.offset, window.width)?;
+            data.copy_from_slice(&value.to_le_bytes()[..data.len()]);
+        }
+        Ok(())
+    }
+
+    fn write_config(&self, offset: u16, data: &[u8]) -> Result<()> {
+        let mut device = self.shared.access();
+        let window = device.pci.window(offset, data.len());
+        if device.gone {
+            return Ok(());
+        }
+        device.pci.write(offset, data)?;
+        drop(device);
+        if let Some(window) = window.filter(|window| window.bar == REGISTER_BAR) {
+            let mut value = [0; 4];
+            value[..data.len()].copy_from_slice(data);
+            let value = u32::from_le_bytes(value);
+            self.shared.write(window.offset, window.width, value)?;
+        }
+        Ok(())
+    }
+
+    fn open_bar(&self, index: u8) -> Result<Arc<dyn Bar>> {
+        if index != REGISTER_BAR {
+            // That of the MSI-X table included: vectors are set through `enable_msix`.
+            return Err(Error::new(
+                ErrorKind::InvalidInput,
+                format!("BAR {index} of the emulated device cannot be opened, only {REGISTER_BAR}"),
+            ));
+        }
+        Ok(Arc::new(RegisterBar {
+            shared: Arc::clone(&self.shared),
+        }))
+    }
+
+    fn translation(&self) -> Translation {
+        Translation::Software
+    }
+
+    fn iova_ranges(&self) -> Result<Vec<RangeInclusive<u64>>> {
+        Ok(vec![IOVA_RANGE])
+    }
+
+    fn map_dma(&self, iova: Iova, memory: Arc<HostMemory>) -> Result<()> {
+        self.shared.access().dma.map(iova, memory)
+    }
+
+    fn unmap_dma(&self, iova: Iova) -> Result<()> {
+        self.shared.access().dma.unmap(iova)
+    }
+
+    fn msix_vectors(&self) -> u16 {
+        self.shared.access().interrupts.vectors()
+    }
+
+    fn enable_msix(&self, events: &[EventFd]) -> Result<()> {
+        let mut device = self.shared.access();
+        let vectors = device.interrupts.vectors();
+        if events.len() > usize::from(vectors) {
+            return Err(Error::new(
+                ErrorKind::InvalidInput,
+                format!("{} events for {vectors} interrupt vectors", events.len()),
+            ));
+        }
+        let events = events
+            .iter()
+            .map(EventFd::try_clone)
+            .collect::<std::io::Result<Vec<_>>>()
+            .map_err(|e| {
+                Error::new(ErrorKind::Io, "cannot share an interrupt event").with_source(e)
+            })?;
+        device.interrupts.deliver_to(Some(events));
+        device.pci.show_msix(true);
+        Ok(())
+    }
+
+    fn disable_msix(&self) -> Result<()> {
+        let mut device = self.shared.access();
+        device.interrupts.deliver_to(None);
+        device.pci.show_msix(false);
+        Ok(())
+    }
+}
+
+/// The BAR with the virtio structures.
+struct RegisterBar {
+    shared: Arc<Shared>,
+}
+
+impl Bar for RegisterBar {
+    fn len_bytes(&self) -> u64 {
+        REGISTER_BAR_BYTES
+    }
+
+    fn read(&self, offset: u64, width: Width) -> Result<u32> {
+        self.shared.read(offset, width)
+    }
+
+    fn write(&self, offset: u64, width: Width, value: u32) -> Result<()> {
+        self.shared.write(offset, width, value)
+    }
+
+    fn doorbell(self: Arc<Self>, offset: u64) -> Result<Box<dyn Doorbell>> {
+        let queues = u64::from(self.shared.access().config.queues);
+        let queue = offset
+            .checked_sub(NOTIFY_OFFSET)
+            .filter(|relative| relative.is_multiple_of(NOTIFY_MULTIPLIER))
+            .map(|relative| relative / NOTIFY_MULTIPLIER)
+            .filter(|queue| *queue < queues)
+            .ok_or_else(|| {
+                Error::new(
+                    ErrorKind::InvalidInput,
+                    format!("no queue is notified at {offset:#x}"),
+                )
+            })?;
+        Ok(Box::new(QueueDoorbell {
+            shared: Arc::clone(&self.shared),
+            queue: queue as u16,
+        }))
+    }
+}
+
+/// The notification address of one queue.
+struct QueueDoorbell {
+    shared: Arc<Shared>,
+    queue: u16,
+}
+
+impl QueueDoorbell {
+    fn bell(&self) -> &Bell {
+        &self.shared.bell
+    }
+}
+
+impl Doorbell for QueueDoorbell {
+    #[inline]
+    fn ring(&self, value: u16) {
+        // As for a write to the register: what is not the queue's index is not heard.
+        if value == self.queue {
+            self.bell().kick(value);
+        }
+    }
+}
