@@ -1,12 +1,14 @@
 //! Where things lie.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 
-/// The workspace's root.
+/// The workspace's root: of the workspace whose xtask cargo was asked to run, even where several
+/// share a target directory.
 pub(crate) fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+    let package = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
+    package.unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into()).join("../..")
 }
 
 /// Cargo's target directory: the one that this very program was built into.

@@ -1,0 +1,5 @@
+//! The guest's `/init`.
+
+fn main() {
+    zbd_tests::inside::init::main();
+}

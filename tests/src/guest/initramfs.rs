@@ -1,0 +1,71 @@
+//! The initramfs: all that the guest has of a file system.
+
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use cpio::newc::{Builder, trailer};
+
+use super::build::Parts;
+use super::plan::{self, Plan};
+
+const DIRECTORY: u32 = 0o040_755;
+const PROGRAM: u32 = 0o100_755;
+const FILE: u32 = 0o100_644;
+
+/// Writes the initramfs that carries out `plan` to `path`.
+///
+/// # Errors
+/// Names the file that is missing, or could not be written.
+pub fn write(parts: &Parts, plan: &Plan, path: &Path) -> Result<()> {
+    let mut archive = Vec::new();
+    for directory in [
+        "bin",
+        "dev",
+        "etc",
+        "lib",
+        "lib/modules",
+        "proc",
+        "sys",
+        "tmp",
+        "run",
+    ] {
+        archive = entry(archive, directory, DIRECTORY, &[])?;
+    }
+    archive = entry(
+        archive,
+        "init",
+        PROGRAM,
+        &read(&parts.program("zbd-guest"))?,
+    )?;
+    archive = entry(
+        archive,
+        "bin/zbd-bench",
+        PROGRAM,
+        &read(&parts.program("zbd-bench"))?,
+    )?;
+    archive = entry(archive, plan::PATH, FILE, &serde_json::to_vec(plan)?)?;
+    let modules = parts.kernel().join("modules");
+    let order = read(&parts.kernel().join("modules.order"))?;
+    archive = entry(archive, &format!("{}/order", plan::MODULES), FILE, &order)?;
+    for name in String::from_utf8_lossy(&order).lines() {
+        let inside = format!("{}/{name}", plan::MODULES);
+        archive = entry(archive, &inside, FILE, &read(&modules.join(name))?)?;
+    }
+    let archive = trailer(archive)?;
+    fs::write(path, archive).with_context(|| format!("{}", path.display()))
+}
+
+fn entry(archive: Vec<u8>, name: &str, mode: u32, content: &[u8]) -> Result<Vec<u8>> {
+    let header = Builder::new(name.trim_start_matches('/'))
+        .mode(mode)
+        .nlink(1);
+    let mut writer = header.write(archive, u32::try_from(content.len())?);
+    writer.write_all(content)?;
+    Ok(writer.finish()?)
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    fs::read(path).with_context(|| format!("{}", path.display()))
+}

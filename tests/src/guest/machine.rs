@@ -1,0 +1,165 @@
+//! The machines that scenarios run on. Both sides know them: the outside to build them, the inside
+//! to find its devices and to know what they should look like.
+
+use std::time::Duration;
+
+/// A guest's hardware.
+#[derive(Debug)]
+pub struct Machine {
+    /// What it is called.
+    pub name: &'static str,
+    /// Its disks; [`PANEL`] comes on top.
+    pub disks: &'static [Disk],
+    /// More arguments for QEMU.
+    pub arguments: &'static [&'static str],
+    /// How long a boot may take, scenarios included.
+    pub limit: Duration,
+}
+
+/// A virtio-blk disk, a PCI function of its own.
+#[derive(Debug)]
+pub struct Disk {
+    /// What it is called; also its serial number.
+    pub name: &'static str,
+    /// Its PCI slot on bus 0.
+    pub slot: u8,
+    /// Its size.
+    pub bytes: u64,
+    /// Its zones, if it is zoned.
+    pub zones: Option<Geometry>,
+    /// Does it offer ACCESS_PLATFORM, and so go through the IOMMU?
+    pub behind_iommu: bool,
+    /// Its number of queues.
+    pub queues: u16,
+    /// The size of each.
+    pub queue_size: u16,
+    /// More properties of the device, `key=value` separated by commas.
+    pub properties: &'static str,
+}
+
+/// What a disk's zones are like; bytes unless said otherwise.
+#[derive(Debug)]
+pub struct Geometry {
+    /// Size of a zone.
+    pub zone_size: u64,
+    /// What can be written of one.
+    pub zone_capacity: u64,
+    /// How many zones at the start are conventional.
+    pub conventional: u64,
+    /// Most zones open at once; 0 for no limit.
+    pub max_open: u64,
+    /// Most zones open or closed at once; 0 for no limit.
+    pub max_active: u64,
+    /// Largest append.
+    pub max_append: u64,
+    /// Logical and physical block size.
+    pub block: u64,
+}
+
+impl Machine {
+    /// The machine of this name.
+    #[must_use]
+    pub fn by_name(name: &str) -> Option<&'static Self> {
+        [&main].into_iter().find(|machine| machine.name == name)
+    }
+}
+
+impl Disk {
+    /// Its PCI address.
+    #[must_use]
+    pub fn address(&self) -> String {
+        format!("0000:00:{:02x}.0", self.slot)
+    }
+}
+
+const MIB: u64 = 1 << 20;
+
+const DISK: Disk = Disk {
+    name: "",
+    slot: 0,
+    bytes: 0,
+    zones: None,
+    behind_iommu: true,
+    queues: 2,
+    queue_size: 256,
+    properties: "",
+};
+
+/// The machine that most scenarios run on.
+#[expect(
+    non_upper_case_globals,
+    reason = "the scenarios' list names machines in lower case"
+)]
+pub static main: Machine = Machine {
+    name: "main",
+    disks: &[
+        // Everything at once: conventional zones, capacity below size, both limits.
+        Disk {
+            name: "main",
+            slot: 0x10,
+            bytes: 32 * 8 * MIB,
+            zones: Some(Geometry {
+                zone_size: 8 * MIB,
+                zone_capacity: 6 * MIB,
+                conventional: 2,
+                max_open: 8,
+                max_active: 12,
+                max_append: MIB / 2,
+                block: 512,
+            }),
+            ..DISK
+        },
+        // One request is one operation on the backend; 4 KiB blocks, no limits.
+        Disk {
+            name: "unmerged",
+            slot: 0x11,
+            bytes: 16 * 32 * MIB,
+            zones: Some(Geometry {
+                zone_size: 32 * MIB,
+                zone_capacity: 32 * MIB,
+                conventional: 0,
+                max_open: 0,
+                max_active: 0,
+                max_append: MIB / 4,
+                block: 4096,
+            }),
+            properties: "request-merging=off",
+            ..DISK
+        },
+        // Takes addresses for physical ones, whatever the IOMMU says.
+        Disk {
+            name: "no-iommu",
+            slot: 0x12,
+            bytes: 16 * 2 * MIB,
+            zones: Some(Geometry {
+                zone_size: 2 * MIB,
+                zone_capacity: 2 * MIB - 4096,
+                conventional: 0,
+                max_open: 4,
+                max_active: 4,
+                max_append: MIB / 8,
+                block: 512,
+            }),
+            behind_iommu: false,
+            ..DISK
+        },
+        Disk {
+            name: "plain",
+            slot: 0x13,
+            bytes: 64 * MIB,
+            ..DISK
+        },
+    ],
+    arguments: &[],
+    limit: Duration::from_secs(600),
+};
+
+/// The shim's panel: counters to read, controls to write. Every machine has it.
+pub static PANEL: Disk = Disk {
+    name: "panel",
+    slot: 0x1e,
+    bytes: 64 << 10,
+    queues: 1,
+    queue_size: 64,
+    ..DISK
+};

@@ -1,0 +1,8 @@
+//! Inside the guest: carries out the plan, and looks at the guest's hardware and kernel.
+
+pub mod child;
+pub mod function;
+pub mod init;
+pub mod kernel_log;
+pub mod kernel_view;
+pub mod panel;

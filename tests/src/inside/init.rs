@@ -1,0 +1,170 @@
+//! The guest's first process: sets the system up, runs the scenarios, powers off.
+
+use std::ffi::CString;
+use std::fs::{self, File, OpenOptions};
+use std::io::Write as _;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use rustix::mount::{MountFlags, mount};
+use rustix::process::{WaitOptions, wait};
+use rustix::system::{RebootCommand, finit_module, reboot};
+use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
+
+use super::child;
+use super::function::Function;
+use super::kernel_log::KernelLog;
+use crate::guest::machine::Machine;
+use crate::guest::plan::{self, Plan};
+use crate::guest::report::{Event, Outcome};
+use crate::scenarios::{Context, Scenario};
+
+const REPORT_PORT: &str = "/dev/ttyS1";
+/// Where a scenario leaves what it measured.
+const METRICS: &str = "/tmp/metrics.json";
+
+/// What `/init` does: as the first process, all; told `run NAME`, that one scenario.
+pub fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let done = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["run", scenario] => run_scenario(scenario),
+        _ if std::process::id() != 1 => Err(anyhow::anyhow!("this is a guest's first process")),
+        _ => {
+            carry_out();
+            Ok(())
+        }
+    };
+    if let Err(error) = done {
+        eprintln!("{error:#}");
+        std::process::exit(1);
+    }
+}
+
+/// Runs the whole plan, and powers off whatever comes of it.
+fn carry_out() {
+    if let Err(error) = set_up().and_then(|mut report| run_plan(&mut report)) {
+        let message = format!("{error:#}");
+        eprintln!("zbd-guest: {message}");
+        if let Ok(mut port) = OpenOptions::new().write(true).open(REPORT_PORT) {
+            let _ = send(&mut port, &Event::Broken { message });
+        }
+    }
+    rustix::fs::sync();
+    // What was written to a serial port is on its way once the port has drained.
+    std::thread::sleep(Duration::from_millis(50));
+    let failed = reboot(RebootCommand::PowerOff);
+    panic!("cannot power off: {failed:?}");
+}
+
+fn set_up() -> Result<File> {
+    for (kind, place) in [
+        ("devtmpfs", "/dev"),
+        ("proc", "/proc"),
+        ("sysfs", "/sys"),
+        ("tmpfs", "/tmp"),
+    ] {
+        mount(kind, place, kind, MountFlags::empty(), None)
+            .with_context(|| format!("mount {place}"))?;
+    }
+    let report = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(REPORT_PORT)
+        .context(REPORT_PORT)?;
+    let mut settings = tcgetattr(&report)?;
+    settings.make_raw();
+    tcsetattr(&report, OptionalActions::Now, &settings)?;
+    let order = fs::read_to_string(Path::new(plan::MODULES).join("order"))?;
+    for name in order.lines() {
+        let module = File::open(Path::new(plan::MODULES).join(name))?;
+        // One null_blk device that nobody asked for would be in the way.
+        let parameters = CString::new(if name == "null_blk.ko" {
+            "nr_devices=0"
+        } else {
+            ""
+        })?;
+        finit_module(&module, &parameters, 0).with_context(|| format!("load {name}"))?;
+    }
+    Ok(report)
+}
+
+fn run_plan(report: &mut File) -> Result<()> {
+    let plan: Plan = serde_json::from_slice(&fs::read(plan::PATH)?)?;
+    let machine = Machine::by_name(&plan.machine).with_context(|| plan.machine.clone())?;
+    let uptime = fs::read_to_string("/proc/uptime")?;
+    let seconds = uptime
+        .split(' ')
+        .next()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(0.0);
+    send(report, &Event::Booted { seconds })?;
+    let mut log = KernelLog::open()?;
+    for name in &plan.scenarios {
+        send(
+            report,
+            &Event::Started {
+                scenario: name.clone(),
+            },
+        )?;
+        println!("--- {name}");
+        log.skip();
+        let outcome = attempt(machine, name);
+        if let Some(failure) = &outcome.failure {
+            println!("--- {name} failed: {failure}\n--- the kernel said meanwhile:");
+            log.print();
+        }
+        send(
+            report,
+            &Event::Finished {
+                scenario: name.clone(),
+                outcome,
+            },
+        )?;
+    }
+    send(report, &Event::Done)
+}
+
+/// Runs one scenario in a process of its own, on devices as fresh as they can be made.
+fn attempt(machine: &'static Machine, name: &str) -> Outcome {
+    let start = Instant::now();
+    let ran = || -> Result<()> {
+        let scenario = Scenario::by_name(name)?;
+        for disk in machine.disks {
+            Function::of(disk)
+                .freshen()
+                .with_context(|| format!("before it began: {}", disk.name))?;
+        }
+        let _ = fs::remove_file(METRICS);
+        let mut itself = Command::new("/init");
+        let ended = child::run(itself.args(["run", name]), scenario.limit);
+        // Whatever the scenario started and left behind is ours to bury.
+        while let Ok(Some(_)) = wait(WaitOptions::NOHANG) {}
+        ended
+    };
+    let failure = ran().err().map(|error| format!("{error:#}"));
+    let metrics = fs::read(METRICS)
+        .ok()
+        .and_then(|text| serde_json::from_slice(&text).ok());
+    Outcome {
+        failure,
+        seconds: start.elapsed().as_secs_f64(),
+        metrics: metrics.unwrap_or_default(),
+    }
+}
+
+/// Runs one scenario in this process.
+fn run_scenario(name: &str) -> Result<()> {
+    let scenario = Scenario::by_name(name)?;
+    let mut context = Context::new(scenario.machine);
+    let done = (scenario.run)(&mut context);
+    fs::write(METRICS, serde_json::to_vec(&context.metrics)?)?;
+    done
+}
+
+fn send(report: &mut File, event: &Event) -> Result<()> {
+    let mut line = serde_json::to_vec(event)?;
+    line.push(b'\n');
+    report.write_all(&line).context("cannot report")
+}

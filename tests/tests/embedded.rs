@@ -1,0 +1,1 @@
+//! On the embedded device: no privileges, any machine.
