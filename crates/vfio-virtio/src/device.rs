@@ -2,7 +2,7 @@
 
 use std::{
     any::Any,
-    mem,
+    fmt, mem,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -310,6 +310,15 @@ impl RunningDevice {
             ErrorKind::DeviceGone,
             format!("{} {problem}; close and reopen it", self.name()),
         ))
+    }
+}
+
+impl fmt::Debug for RunningDevice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RunningDevice")
+            .field("name", &self.name())
+            .field("features", &self.features())
+            .finish_non_exhaustive()
     }
 }
 

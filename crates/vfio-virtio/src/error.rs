@@ -61,6 +61,11 @@ impl Error {
         self
     }
 
+    /// The context and the cause, for an error of a higher layer to carry on.
+    pub fn into_parts(self) -> (String, Option<Box<dyn error::Error + Send + Sync>>) {
+        (self.0.context, self.0.source)
+    }
+
     /// What a caller can act on.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind

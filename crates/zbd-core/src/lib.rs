@@ -1,1 +1,48 @@
-//! zbd-core
+//! Zoned block devices for storage engines.
+//!
+//! Two doors lead to the same engine:
+//!
+//! - [`IoQueue`]: polled, owned by one thread, requests under tokens. What a thread-per-core
+//!   engine or a benchmark uses.
+//! - [`ZonedDevice`]: async, shared by any number of tasks on any executor.
+//!
+//! Both drive a virtio-blk device, either a real one through VFIO or the software one that
+//! [`DeviceSpec`] calls `emu:`, and their heart is the zone append: the device chooses the sector
+//! and says which it was, so that any number of appends to one zone can be in flight.
+//!
+//! ```
+//! # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+//! use zbd_core::{ZoneId, ZonedDevice};
+//!
+//! let device = ZonedDevice::open("emu:")?;
+//! let mut record = device.buffer(4096)?;
+//! record.fill(7);
+//! let at = device.append(ZoneId(3), record).await?.sector;
+//! device.flush().await?;
+//! let read = device.read(at, 4096).await?;
+//! assert_eq!(read.to_vec(), [7; 4096]);
+//! # Ok::<(), zbd_core::Error>(()) })?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod device;
+mod error;
+mod info;
+mod io_queue;
+mod plan;
+mod request;
+mod spec;
+mod units;
+pub mod virtio;
+mod zone;
+
+pub use device::{Appended, ZoneHandle, ZonedDevice};
+pub use error::{Error, ErrorKind, Result};
+pub use info::{Backend, DeviceInfo, ZonedInfo};
+pub use io_queue::IoQueue;
+pub use request::{Completion, Rejected, Request, ZoneAction};
+pub use spec::{DeviceSpec, OpenOptions};
+pub use units::{SECTOR_LEN, Sector, SectorCount, ZoneId};
+pub use vfio_virtio::{DmaArena, DmaBuffer, PageSize, sysfs};
+pub use zbd_emu::EmulatedConfig;
+pub use zone::{Zone, ZoneModel, ZoneState, ZoneType};

@@ -409,22 +409,20 @@ impl Virtqueue {
     }
 
     /// Ends the requests that the device will not return and yields their slots, without their
-    /// memory: that stays with the device until its reset.
-    pub fn abandon(&mut self) -> impl Iterator<Item = u16> {
-        let core = &self.core;
-        self.flights
-            .iter_mut()
-            .zip(0u16..)
-            .filter_map(move |(flight, slot)| {
-                if flight.written_limit == 0 {
-                    return None;
-                }
+    /// memory: that stays with the device until its reset. Nothing can be pushed from then on.
+    pub fn abandon(&mut self) -> Vec<u16> {
+        self.free.clear();
+        let mut slots = Vec::new();
+        for (flight, slot) in self.flights.iter_mut().zip(0..) {
+            if flight.written_limit != 0 {
                 flight.written_limit = 0;
                 if let Some(buffer) = flight.buffer.take() {
-                    core.abandon(Box::new(buffer));
+                    self.core.abandon(Box::new(buffer));
                 }
-                Some(slot)
-            })
+                slots.push(slot);
+            }
+        }
+        slots
     }
 }
 
@@ -438,7 +436,7 @@ impl Drop for Virtqueue {
     fn drop(&mut self) {
         // The rings stay known to the device until its reset even when nothing is in flight.
         self.core.abandon(Box::new(self.memory.take_buffer()));
-        self.abandon().for_each(drop);
+        self.abandon();
     }
 }
 

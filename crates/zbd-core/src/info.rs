@@ -1,0 +1,150 @@
+//! What is known of an open device.
+
+use vfio_virtio::{DmaBuffer, PageSize};
+
+use crate::{
+    Error, ErrorKind, Result, Sector, SectorCount, Zone, ZoneId, ZoneModel, ZoneType,
+    virtio::ZoneGrid,
+};
+
+/// What does the work behind an open device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Backend {
+    /// A virtio-blk function driven through the kernel's VFIO.
+    Vfio,
+    /// The software virtio-blk function of this process.
+    Emulated,
+}
+
+impl Backend {
+    /// The name for people.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Vfio => "virtio-blk over VFIO",
+            Self::Emulated => "virtio-blk emulated in this process",
+        }
+    }
+}
+
+/// What is known of an open device. It does not change while the device is open.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct DeviceInfo {
+    /// The device string that opens it.
+    pub name: String,
+    /// What does the work.
+    pub backend: Backend,
+    /// The device's size.
+    pub capacity: SectorCount,
+    /// The unit in which the device is read and written, in bytes.
+    pub block_size: u32,
+    /// The unit that the medium writes as a whole, in bytes.
+    pub physical_block_size: u32,
+    /// The greatest length of a read or a write in bytes.
+    pub max_transfer: u32,
+    /// Whether the device refuses writes.
+    pub read_only: bool,
+    /// Whether completed writes need a flush to be durable.
+    pub volatile_cache: bool,
+    /// How many queues the device has.
+    pub max_queues: u16,
+    /// How many queues were opened.
+    pub queues: u16,
+    /// How many requests each queue has in flight at the most.
+    pub queue_depth: u16,
+    /// The negotiated features, by name.
+    pub features: Vec<&'static str>,
+    /// The size of the DMA memory in bytes.
+    pub memory_len: usize,
+    /// The pages that the DMA memory consists of.
+    pub memory_pages: PageSize,
+    /// The zones; `None` for a device without zones.
+    pub zoned: Option<ZonedInfo>,
+}
+
+/// What is known of the zones of an open device.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct ZonedInfo {
+    /// How the device treats its zones.
+    pub model: ZoneModel,
+    /// The size of a zone; the last one may be shorter.
+    pub zone_size: SectorCount,
+    /// The number of zones.
+    pub zone_count: u32,
+    /// How many zones can be open at once; `None` for any number.
+    pub max_open: Option<u32>,
+    /// How many zones can be active at once; `None` for any number.
+    pub max_active: Option<u32>,
+    /// The greatest length of an append; 0 if the device knows no append.
+    pub max_append: SectorCount,
+    /// The unit of which all writes to sequential zones are multiples, in bytes.
+    pub write_granularity: u32,
+    pub(crate) grid: ZoneGrid,
+    pub(crate) shapes: Box<[ZoneShape]>,
+}
+
+/// What does not change about a zone.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ZoneShape {
+    pub(crate) capacity: SectorCount,
+    pub(crate) zone_type: ZoneType,
+}
+
+impl DeviceInfo {
+    /// The zones.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`] if the device has none.
+    pub fn zoned(&self) -> Result<&ZonedInfo> {
+        self.zoned.as_ref().ok_or_else(|| {
+            Error::new(
+                ErrorKind::Unsupported,
+                format!(
+                    "{} is not a zoned device: it can be read and written, but has no zones to append to or to manage",
+                    self.name
+                ),
+            )
+        })
+    }
+}
+
+impl ZonedInfo {
+    /// The first sector of `zone`, whether it exists or not.
+    pub fn start(&self, zone: ZoneId) -> Sector {
+        self.grid.start(zone)
+    }
+
+    /// How much of `zone` can be written; `None` if it does not exist.
+    pub fn capacity(&self, zone: ZoneId) -> Option<SectorCount> {
+        self.shapes.get(zone.0 as usize).map(|shape| shape.capacity)
+    }
+
+    /// The type of `zone`; `None` if it does not exist.
+    pub fn zone_type(&self, zone: ZoneId) -> Option<ZoneType> {
+        self.shapes
+            .get(zone.0 as usize)
+            .map(|shape| shape.zone_type)
+    }
+
+    /// The zone that contains `sector`; `None` past the end of the device.
+    pub fn zone_of(&self, sector: Sector) -> Option<ZoneId> {
+        let id = u32::try_from(sector.0 / self.zone_size.0).ok()?;
+        (id < self.zone_count).then_some(ZoneId(id))
+    }
+
+    /// The length in bytes of a buffer for a report of `zones` zones.
+    pub const fn report_len(zones: u32) -> usize {
+        crate::virtio::report_len(zones)
+    }
+
+    /// Reads the completed buffer of a [`Request::Report`](crate::Request::Report) that began with
+    /// zone `first`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Protocol`] if the report contradicts itself or the device's configuration.
+    pub fn parse_report(&self, first: ZoneId, report: &DmaBuffer) -> Result<Vec<Zone>> {
+        self.grid.parse(first, report)
+    }
+}

@@ -1,0 +1,16 @@
+//! The virtio back end: requests become virtio-blk chains (VIRTIO 1.3, 5.2).
+//!
+//! [`BlkQueue`] is the door below the safe API: it sends what it is told and returns what the
+//! device answered, knowing the format of requests but nothing of zones. Most callers want
+//! [`IoQueue`](crate::IoQueue).
+
+mod config;
+mod open;
+mod queue;
+mod report;
+mod wire;
+
+pub(crate) use open::open;
+pub use queue::{BlkCompletion, BlkQueue};
+pub(crate) use report::{ZoneGrid, report_len};
+pub use wire::{RequestType, Status};

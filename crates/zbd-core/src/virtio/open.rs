@@ -1,0 +1,185 @@
+//! Opens a virtio-blk function: negotiation, configuration, queues, and what zones there are.
+
+use std::{sync::Arc, time::Duration, time::Instant};
+
+use vfio_virtio::{
+    Data, DmaArena, DmaBuffer, Features, Negotiation, PciFunction, QueueOptions, RunningDevice,
+};
+
+use super::{
+    BlkQueue, RequestType, Status, ZoneGrid,
+    config::{self, BlkConfig},
+    report_len,
+};
+use crate::{
+    Backend, DeviceInfo, Error, ErrorKind, OpenOptions, Result, Zone, ZoneId, ZonedInfo,
+    info::ZoneShape,
+};
+
+/// The virtio device ID of a block device (VIRTIO 1.3, 5.2.1).
+const BLOCK_DEVICE: u16 = 2;
+/// How many zones are asked for at once while opening: a report of 256 KiB.
+const REPORT_ZONES: u32 = 4095;
+/// How long a report may take while opening.
+const REPORT_TIME: Duration = Duration::from_secs(30);
+
+/// A device that has been opened.
+pub(crate) struct Opened {
+    pub(crate) info: DeviceInfo,
+    pub(crate) device: RunningDevice,
+    pub(crate) queues: Vec<BlkQueue>,
+}
+
+pub(crate) fn open(
+    function: Arc<dyn PciFunction>,
+    backend: Backend,
+    name: String,
+    options: &OpenOptions,
+) -> Result<Opened> {
+    let negotiation = Negotiation::begin(function, BLOCK_DEVICE)?;
+    let wanted = config::NAMES
+        .iter()
+        .fold(Features::NONE, |all, (feature, _)| all | *feature);
+    let mut configured = negotiation.accept(wanted, options.memory_len)?;
+    let features = configured.features();
+    let config = BlkConfig::read(&configured)?;
+    let max_queues = config.num_queues.min(configured.num_queues()?);
+    if !(1..=max_queues).contains(&options.queues) {
+        return Err(Error::new(
+            ErrorKind::InvalidRequest,
+            format!(
+                "{name}: {} queues were asked for, the device has {max_queues}",
+                options.queues
+            ),
+        ));
+    }
+    for _ in 0..options.queues {
+        let mut queue = QueueOptions::default();
+        queue.size = options.queue_size;
+        configured.add_queue(queue)?;
+    }
+    let (device, rings) = configured.start(None)?;
+    let mut queues: Vec<_> = rings.into_iter().map(BlkQueue::new).collect();
+    let zoned = match (config.zoned, queues.first_mut()) {
+        (Some(zoned), Some(queue)) => {
+            let grid = ZoneGrid {
+                zone_size: zoned.zone_size,
+                zone_count: zoned.zone_count,
+                end: config.end(),
+            };
+            Some(ZonedInfo {
+                model: zoned.model,
+                zone_size: zoned.zone_size,
+                zone_count: zoned.zone_count,
+                max_open: (zoned.max_open > 0).then_some(zoned.max_open),
+                max_active: (zoned.max_active > 0).then_some(zoned.max_active),
+                max_append: zoned.max_append,
+                write_granularity: zoned.write_granularity,
+                grid,
+                shapes: shapes(queue, &device, &grid)?,
+            })
+        }
+        _ => None,
+    };
+    let info = DeviceInfo {
+        name,
+        backend,
+        capacity: config.capacity,
+        block_size: config.block_size,
+        physical_block_size: config.physical_block_size,
+        max_transfer: config.segment_len_max / config.block_size * config.block_size,
+        read_only: features.contains(config::RO),
+        volatile_cache: features.contains(config::FLUSH),
+        max_queues,
+        queues: options.queues,
+        queue_depth: queues.first().map_or(0, BlkQueue::slots),
+        features: config::NAMES
+            .iter()
+            .filter(|(feature, _)| features.contains(*feature))
+            .map(|(_, name)| *name)
+            .collect(),
+        memory_len: device.arena().len_bytes(),
+        memory_pages: device.arena().memory().page_size(),
+        zoned,
+    };
+    Ok(Opened {
+        info,
+        device,
+        queues,
+    })
+}
+
+/// Asks for all zones and keeps what does not change of them.
+fn shapes(
+    queue: &mut BlkQueue,
+    device: &RunningDevice,
+    grid: &ZoneGrid,
+) -> Result<Box<[ZoneShape]>> {
+    let mut shapes = Vec::new();
+    let mut buffer = report_buffer(device.arena(), grid.zone_count)?;
+    while (shapes.len() as u32) < grid.zone_count {
+        let first = ZoneId(shapes.len() as u32);
+        let zones;
+        (zones, buffer) = report(queue, device, grid, first, buffer)?;
+        if zones.is_empty() {
+            return Err(Error::new(
+                ErrorKind::Protocol,
+                format!(
+                    "the device has {} zones but reports none from zone {first} on",
+                    grid.zone_count
+                ),
+            ));
+        }
+        shapes.extend(zones.iter().map(|zone| ZoneShape {
+            capacity: zone.capacity,
+            zone_type: zone.zone_type,
+        }));
+    }
+    Ok(shapes.into())
+}
+
+fn report_buffer(arena: &DmaArena, zones: u32) -> Result<DmaBuffer> {
+    Ok(arena.allocate(report_len(zones.min(REPORT_ZONES)))?)
+}
+
+/// One report, waited for. Only while opening is there nothing else to do meanwhile.
+fn report(
+    queue: &mut BlkQueue,
+    device: &RunningDevice,
+    grid: &ZoneGrid,
+    first: ZoneId,
+    mut buffer: DmaBuffer,
+) -> Result<(Vec<Zone>, DmaBuffer)> {
+    // What the device leaves unwritten must not look like a report.
+    buffer.fill(0);
+    let data = Data::FromDevice(buffer);
+    queue
+        .push(RequestType::ZONE_REPORT, grid.start(first), data)
+        .map_err(|rejected| rejected.error)?;
+    queue.commit();
+    let begun = Instant::now();
+    let done = loop {
+        if let Some(done) = queue.pop()? {
+            break done;
+        }
+        device.check_alive()?;
+        if begun.elapsed() > REPORT_TIME {
+            return Err(Error::new(
+                ErrorKind::Timeout,
+                format!("the device has not reported its zones after {REPORT_TIME:?}"),
+            ));
+        }
+        std::thread::sleep(Duration::from_micros(20));
+    };
+    if let Some((kind, what)) = done.status.error() {
+        return Err(Error::new(kind, format!("cannot report zones: {what}")));
+    }
+    debug_assert_eq!(done.status, Status::OK);
+    match done.buffer {
+        Some(buffer) => Ok((grid.parse(first, &buffer)?, buffer)),
+        None => Err(Error::new(
+            ErrorKind::Protocol,
+            "the report came back without its buffer",
+        )),
+    }
+}
