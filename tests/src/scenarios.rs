@@ -1,8 +1,8 @@
 //! What is tested in the guest, a file a theme.
 //!
 //! A scenario is a function `fn(&mut Context) -> anyhow::Result<()>` in the file of its theme, and
-//! its name in [`guest_scenarios!`]. It runs as root in a process of its own, on disks that belong
-//! to the kernel's driver and whose zones are empty.
+//! its name in [`guest_scenarios!`](crate::guest_scenarios). It runs as root in a process of its
+//! own, on disks that belong to the kernel's driver and whose zones are empty.
 
 pub mod devices;
 pub mod kernel;

@@ -6,7 +6,7 @@ mod sources;
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -139,7 +139,12 @@ impl Apt {
             "install",
             package,
         ]);
-        execute(install.env("DEBIAN_FRONTEND", "noninteractive"))
+        // What goes wrong is said on the other stream.
+        execute(
+            install
+                .env("DEBIAN_FRONTEND", "noninteractive")
+                .stdout(Stdio::null()),
+        )
     }
 
     fn command(&self, program: &str) -> Command {

@@ -8,7 +8,9 @@ use anyhow::{Context as _, Result};
 /// share a target directory.
 pub(crate) fn root() -> PathBuf {
     let package = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
-    package.unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into()).join("../..")
+    package
+        .unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into())
+        .join("../..")
 }
 
 /// Cargo's target directory: the one that this very program was built into.
