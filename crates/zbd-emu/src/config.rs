@@ -2,6 +2,8 @@
 
 mod parse;
 mod resolve;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 

@@ -1,6 +1,14 @@
 //! The device as the driver's side of the seam sees it.
 
-use std::{fmt, ops::RangeInclusive, sync::Arc, thread::JoinHandle};
+use std::{
+    fmt,
+    ops::RangeInclusive,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    thread::JoinHandle,
+};
 
 use vfio_virtio::{
     Bar, Doorbell, Error, ErrorKind, EventFd, HostMemory, Iova, PciFunction, Result, Translation,
@@ -23,6 +31,7 @@ use crate::{
 /// Dropping it resets the device, ends its thread and lets go of all memory; BARs and doorbells
 /// that are still held then read as all ones and do nothing.
 pub struct EmulatedFunction {
+    name: String,
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
@@ -34,7 +43,7 @@ impl EmulatedFunction {
     /// When the configuration does not hold together, or memory or a thread cannot be had.
     pub fn new(config: &EmulatedConfig) -> Result<Self> {
         let mut function = Self::idle(config)?;
-        function.thread = Some(runner::start(Arc::clone(&function.shared))?);
+        function.thread = Some(runner::start(&function.name, Arc::clone(&function.shared))?);
         Ok(function)
     }
 
@@ -49,8 +58,12 @@ impl EmulatedFunction {
     }
 
     fn idle(config: &EmulatedConfig) -> Result<Self> {
+        /// Tells the devices of this process apart.
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+
         let device = Device::new(Resolved::new(config)?)?;
         Ok(Self {
+            name: format!("emu{}", NEXT.fetch_add(1, Ordering::Relaxed)),
             shared: Arc::new(Shared::new(device)?),
             thread: None,
         })
@@ -72,6 +85,7 @@ impl Drop for EmulatedFunction {
 impl fmt::Debug for EmulatedFunction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("EmulatedFunction")
+            .field("name", &self.name)
             .field("has_thread", &self.thread.is_some())
             .finish_non_exhaustive()
     }
@@ -79,7 +93,7 @@ impl fmt::Debug for EmulatedFunction {
 
 impl PciFunction for EmulatedFunction {
     fn name(&self) -> String {
-        "emu".to_owned()
+        self.name.clone()
     }
 
     fn read_config(&self, offset: u16, data: &mut [u8]) -> Result<()> {

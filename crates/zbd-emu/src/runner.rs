@@ -18,10 +18,10 @@ const MOST_PAUSES: u32 = 64;
 /// Sleeping is measured in milliseconds; what is due sooner is waited for awake.
 const SHORTEST_SLEEP: Duration = Duration::from_millis(2);
 
-/// Starts the thread.
-pub(crate) fn start(shared: Arc<Shared>) -> Result<JoinHandle<()>> {
+/// Starts the thread of the device `name`.
+pub(crate) fn start(name: &str, shared: Arc<Shared>) -> Result<JoinHandle<()>> {
     thread::Builder::new()
-        .name("zbd-emu".to_owned())
+        .name(format!("zbd-{name}"))
         .spawn(move || run(&shared))
         .map_err(|e| Error::new(ErrorKind::Io, "cannot start the emulated device").with_source(e))
 }

@@ -16,6 +16,8 @@
 //!   end of what was written if that lies further on.
 
 mod read;
+#[cfg(test)]
+mod tests;
 
 /// What a zone accepts (VIRTIO 1.3 §5.2.6, `z_type`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

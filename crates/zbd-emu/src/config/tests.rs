@@ -1,0 +1,141 @@
+use std::time::Duration;
+
+use vfio_virtio::ErrorKind;
+
+use super::{EmulatedConfig, Resolved, StoreKind, Switch, ZoneModel};
+
+fn parse(options: &str) -> EmulatedConfig {
+    options.parse().unwrap()
+}
+
+fn refused(options: &str) -> (ErrorKind, String) {
+    let error = options.parse::<EmulatedConfig>().unwrap_err();
+    (error.kind(), error.to_string())
+}
+
+#[test]
+fn nothing_is_the_default() {
+    assert_eq!(parse(""), EmulatedConfig::default());
+    assert_eq!(parse(","), EmulatedConfig::default());
+}
+
+#[test]
+fn every_key_is_understood() {
+    let config = parse(
+        "zones=64,zone-size=64m,zone-cap=48m,conventional=4,max-open=8,max-active=12,\
+         max-append=512k,block-size=4096,model=hm,queues=2,queue-size=128,ring=split,indirect=off,\
+         event-idx=off,in-order=off,store=null,latency=10us",
+    );
+    let expected = EmulatedConfig {
+        model: ZoneModel::HostManaged,
+        zones: 64,
+        size_bytes: None,
+        zone_size_bytes: 64 << 20,
+        zone_capacity_bytes: Some(48 << 20),
+        conventional_zones: 4,
+        max_open_zones: Some(8),
+        max_active_zones: Some(12),
+        max_append_bytes: 512 << 10,
+        block_size_bytes: 4096,
+        queues: 2,
+        queue_size: 128,
+        indirect: Switch::Off,
+        event_idx: Switch::Off,
+        store: StoreKind::Null,
+        latency: Duration::from_micros(10),
+    };
+    assert_eq!(config, expected);
+    assert_eq!(parse("model=ha").model, ZoneModel::HostAware);
+    assert_eq!(parse("model=none").model, ZoneModel::None);
+    assert_eq!(parse("latency=0").latency, Duration::ZERO);
+}
+
+#[test]
+fn a_size_may_leave_a_short_last_zone() {
+    let resolved = Resolved::new(&parse("size=100m,zone-size=48m")).unwrap();
+    assert_eq!(resolved.geometry.sectors, (100 << 20) / 512);
+    assert_eq!(resolved.geometry.zone_sectors, (48 << 20) / 512);
+}
+
+#[test]
+fn limits_that_are_not_given_agree_with_those_that_are() {
+    for (options, open, active) in [
+        ("", 32, 48),
+        ("max-open=100", 100, 100),
+        ("max-open=4", 4, 48),
+        ("max-open=0", 0, 0),
+        ("max-active=8", 8, 8),
+        ("max-active=0", 32, 0),
+        ("max-open=2,max-active=0", 2, 0),
+        ("model=ha", 0, 0),
+        ("model=none", 0, 0),
+    ] {
+        let geometry = Resolved::new(&parse(options)).unwrap().geometry;
+        assert_eq!(
+            (geometry.max_open, geometry.max_active),
+            (open, active),
+            "{options}"
+        );
+    }
+}
+
+#[test]
+fn refusals_name_key_value_and_remedy() {
+    for (options, words) in [
+        ("zone=4", &["'zone'", "zones, size"][..]),
+        ("zones", &["'zones'", "key=value"]),
+        ("zones=0", &["zones=0", "1 to"]),
+        ("zones=x", &["zones=x", "number"]),
+        ("zones=-1", &["zones=-1", "number"]),
+        ("zones=4,zones=4", &["zones", "twice"]),
+        ("zones=4,size=1g", &["zones and size"]),
+        ("zone-size=64q", &["zone-size=64q", "64m"]),
+        ("zone-size=1000", &["zone-size=1000", "4096"]),
+        ("zone-size=2t", &["zone-size", "less than 2t"]),
+        ("zones=4294967295", &["zones are not allowed"]),
+        ("zone-cap=128m", &["zone-cap", "zone-size"]),
+        ("zone-cap=0", &["zone-cap=0", "multiple"]),
+        ("conventional=65", &["conventional=65", "64 zones"]),
+        (
+            "max-open=5,max-active=4",
+            &["max-open=5", "max-active=4", "1 to 4"],
+        ),
+        ("max-open=0,max-active=4", &["max-open=0", "1 to 4"]),
+        ("model=ha,max-open=4", &["max-open", "model=hm"]),
+        ("model=ha,zone-cap=1m", &["zone-cap", "model=hm"]),
+        ("max-append=1000", &["max-append=1000", "4096"]),
+        ("block-size=1000", &["block-size=1000", "power of two"]),
+        ("block-size=128k", &["block-size", "512 to 64k"]),
+        ("model=zns", &["model=zns", "hm", "ha", "none"]),
+        ("queues=0", &["queues=0", "1 to 64"]),
+        ("queue-size=100", &["queue-size=100", "power of two"]),
+        ("queue-size=65536", &["queue-size=65536", "32768"]),
+        ("indirect=yes", &["indirect=yes", "on or off"]),
+        ("ring=round", &["ring=round", "split"]),
+        ("store=disk", &["store=disk", "mem or null"]),
+        ("latency=fast", &["latency=fast", "10us"]),
+    ] {
+        let (kind, text) = refused(options);
+        assert_eq!(kind, ErrorKind::InvalidInput, "{options}");
+        for word in words {
+            assert!(text.contains(word), "{options}: {text}");
+        }
+    }
+}
+
+#[test]
+fn what_comes_later_is_unsupported() {
+    for options in [
+        "ring=packed",
+        "in-order=on",
+        "store=/tmp/disk",
+        "fault=lost",
+    ] {
+        let (kind, text) = refused(options);
+        assert_eq!(kind, ErrorKind::Unsupported, "{options}");
+        assert!(
+            text.contains(options) && text.contains("not supported yet"),
+            "{text}"
+        );
+    }
+}

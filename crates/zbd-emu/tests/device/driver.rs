@@ -1,0 +1,387 @@
+//! A driver of a few lines, written against the specification and not against the driver crate.
+
+use std::sync::Arc;
+
+use vfio_virtio::{Bar, Doorbell, EventFd, Iova, PciFunction, Width};
+use zbd_emu::{Control, EmulatedConfig, EmulatedFunction, Stepper};
+
+use crate::arena::Arena;
+
+pub(crate) const BASE: u64 = 0x2_0000_0000;
+const ARENA_BYTES: usize = 8 << 20;
+const RING_BYTES: usize = 0x4_0000;
+const AVAIL: usize = 0x1_0000;
+const USED: usize = 0x2_0000;
+/// Where buffers begin.
+pub(crate) const DATA: usize = 0x20_0000;
+
+pub(crate) const ZONED: u64 = 1 << 17;
+pub(crate) const INDIRECT: u64 = 1 << 28;
+pub(crate) const EVENT_IDX: u64 = 1 << 29;
+pub(crate) const VERSION_1: u64 = 1 << 32;
+pub(crate) const ACCESS_PLATFORM: u64 = 1 << 33;
+pub(crate) const RING_RESET: u64 = 1 << 40;
+
+pub(crate) const NEXT: u16 = 1;
+pub(crate) const WRITE: u16 = 2;
+pub(crate) const TABLE: u16 = 4;
+
+pub(crate) const IN: u32 = 0;
+pub(crate) const OUT: u32 = 1;
+pub(crate) const FLUSH: u32 = 4;
+pub(crate) const GET_ID: u32 = 8;
+pub(crate) const APPEND: u32 = 15;
+pub(crate) const REPORT: u32 = 16;
+pub(crate) const OPEN: u32 = 18;
+pub(crate) const CLOSE: u32 = 20;
+pub(crate) const FINISH: u32 = 22;
+pub(crate) const RESET: u32 = 24;
+pub(crate) const RESET_ALL: u32 = 26;
+
+/// A descriptor.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Desc {
+    pub(crate) address: u64,
+    pub(crate) len: u32,
+    pub(crate) flags: u16,
+    pub(crate) next: u16,
+}
+
+impl Desc {
+    pub(crate) fn bytes(self) -> [u8; 16] {
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&self.address.to_le_bytes());
+        bytes[8..12].copy_from_slice(&self.len.to_le_bytes());
+        bytes[12..14].copy_from_slice(&self.flags.to_le_bytes());
+        bytes[14..].copy_from_slice(&self.next.to_le_bytes());
+        bytes
+    }
+}
+
+/// How a request ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Answer {
+    pub(crate) status: u8,
+    /// Everything that the device could write, status included.
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) used_len: u32,
+}
+
+impl Answer {
+    /// `append_sector` of the answer to an append.
+    pub(crate) fn sector(&self) -> u64 {
+        let at = self.bytes.len() - 9;
+        u64::from_le_bytes(self.bytes[at..at + 8].try_into().unwrap())
+    }
+}
+
+/// A queue's indices on the driver's side.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Indices {
+    pub(crate) size: u16,
+    pub(crate) avail: u16,
+    pub(crate) used: u16,
+}
+
+/// A device with a driver on it.
+pub(crate) struct Rig {
+    pub(crate) function: EmulatedFunction,
+    pub(crate) stepper: Option<Stepper>,
+    pub(crate) control: Control,
+    pub(crate) bar: Arc<dyn Bar>,
+    pub(crate) arena: Arena,
+    pub(crate) doorbells: Vec<Box<dyn Doorbell>>,
+    pub(crate) events: Vec<EventFd>,
+    pub(crate) queues: Vec<Indices>,
+    pub(crate) features: u64,
+}
+
+pub(crate) fn config(options: &str) -> EmulatedConfig {
+    options.parse().unwrap()
+}
+
+impl Rig {
+    /// A stepped device on which nothing has been negotiated yet.
+    pub(crate) fn bare(options: &str) -> Self {
+        let (function, stepper) = EmulatedFunction::stepped(&config(options)).unwrap();
+        Self::around(function, Some(stepper))
+    }
+
+    fn around(function: EmulatedFunction, stepper: Option<Stepper>) -> Self {
+        let arena = Arena::new(ARENA_BYTES);
+        function.map_dma(Iova(BASE), arena.memory()).unwrap();
+        let events: Vec<_> = (0..function.msix_vectors())
+            .map(|_| EventFd::new(vmm_sys_util::eventfd::EFD_NONBLOCK).unwrap())
+            .collect();
+        function.enable_msix(&events).unwrap();
+        Self {
+            control: function.control(),
+            bar: function.open_bar(4).unwrap(),
+            function,
+            stepper,
+            arena,
+            doorbells: Vec::new(),
+            events,
+            queues: Vec::new(),
+            features: 0,
+        }
+    }
+
+    /// A stepped device, ready for requests, with every feature that it offers.
+    pub(crate) fn ready(options: &str) -> Self {
+        let mut rig = Self::bare(options);
+        rig.start(u64::MAX);
+        rig
+    }
+
+    /// A device with its own thread, ready for requests.
+    pub(crate) fn threaded(options: &str) -> Self {
+        let function = EmulatedFunction::new(&config(options)).unwrap();
+        let mut rig = Self::around(function, None);
+        rig.start(u64::MAX);
+        rig
+    }
+
+    pub(crate) fn read(&self, offset: u64, width: Width) -> u32 {
+        self.bar.read(offset, width).unwrap()
+    }
+
+    pub(crate) fn write(&self, offset: u64, width: Width, value: u32) {
+        self.bar.write(offset, width, value).unwrap();
+    }
+
+    pub(crate) fn status(&self) -> u8 {
+        self.read(0x14, Width::Byte) as u8
+    }
+
+    pub(crate) fn set_status(&self, status: u8) {
+        self.write(0x14, Width::Byte, status.into());
+    }
+
+    pub(crate) fn offered(&self) -> u64 {
+        let half = |select| {
+            self.write(0, Width::Long, select);
+            u64::from(self.read(4, Width::Long))
+        };
+        half(0) | half(1) << 32
+    }
+
+    /// Accepts `features` and reports whether the device kept FEATURES_OK.
+    pub(crate) fn negotiate(&mut self, features: u64) -> bool {
+        self.set_status(0);
+        assert_eq!(self.status(), 0);
+        self.set_status(1);
+        self.set_status(3);
+        for select in [0, 1] {
+            self.write(8, Width::Long, select);
+            self.write(12, Width::Long, (features >> (32 * select)) as u32);
+        }
+        self.set_status(3 | 8);
+        self.features = features;
+        self.status() & 8 != 0
+    }
+
+    /// Negotiates what of `wanted` is offered, sets all queues up and starts the device.
+    pub(crate) fn start(&mut self, wanted: u64) {
+        let features = self.offered() & wanted;
+        assert!(self.negotiate(features));
+        self.write(0x10, Width::Word, 0);
+        assert_eq!(self.read(0x10, Width::Word), 0);
+        let queues = self.read(0x12, Width::Word) as u16;
+        self.queues.clear();
+        self.doorbells.clear();
+        for queue in 0..queues {
+            self.enable(queue);
+            let offset = 0x3000 + 4 * u64::from(queue);
+            self.doorbells
+                .push(Arc::clone(&self.bar).doorbell(offset).unwrap());
+        }
+        self.set_status(3 | 8 | 4);
+    }
+
+    /// Sets a queue up in fresh memory.
+    pub(crate) fn enable(&mut self, queue: u16) {
+        let rings = usize::from(queue) * RING_BYTES;
+        self.arena.write(rings, &vec![0; RING_BYTES]);
+        self.write(0x16, Width::Word, queue.into());
+        let size = self.read(0x18, Width::Word) as u16;
+        assert_eq!(self.read(0x1e, Width::Word), u32::from(queue));
+        self.write(0x1a, Width::Word, u32::from(queue) + 1);
+        let address = BASE + rings as u64;
+        for (register, part) in [(0x20, 0), (0x28, AVAIL as u64), (0x30, USED as u64)] {
+            self.write(register, Width::Long, (address + part) as u32);
+            self.write(register + 4, Width::Long, ((address + part) >> 32) as u32);
+        }
+        self.write(0x1c, Width::Word, 1);
+        assert_eq!(self.read(0x1c, Width::Word), 1);
+        let indices = Indices {
+            size,
+            avail: 0,
+            used: 0,
+        };
+        match self.queues.get_mut(usize::from(queue)) {
+            Some(slot) => *slot = indices,
+            None => self.queues.push(indices),
+        }
+    }
+
+    pub(crate) fn set_desc(&self, queue: u16, index: u16, desc: Desc) {
+        let at = usize::from(queue) * RING_BYTES + 16 * usize::from(index);
+        self.arena.write(at, &desc.bytes());
+    }
+
+    /// Makes the chain at `head` available, without saying so.
+    pub(crate) fn offer(&mut self, queue: u16, head: u16) {
+        let indices = &mut self.queues[usize::from(queue)];
+        let ring = usize::from(queue) * RING_BYTES + AVAIL;
+        let slot = usize::from(indices.avail % indices.size);
+        self.arena.store(ring + 4 + 2 * slot, head);
+        indices.avail = indices.avail.wrapping_add(1);
+        self.arena.store(ring + 2, indices.avail);
+    }
+
+    pub(crate) fn set_avail_index(&self, queue: u16, index: u16) {
+        self.arena
+            .store(usize::from(queue) * RING_BYTES + AVAIL + 2, index);
+    }
+
+    pub(crate) fn set_avail_flags(&self, queue: u16, flags: u16) {
+        self.arena
+            .store(usize::from(queue) * RING_BYTES + AVAIL, flags);
+    }
+
+    pub(crate) fn set_used_event(&self, queue: u16, event: u16) {
+        let size = usize::from(self.queues[usize::from(queue)].size);
+        let at = usize::from(queue) * RING_BYTES + AVAIL + 4 + 2 * size;
+        self.arena.store(at, event);
+    }
+
+    pub(crate) fn avail_event(&self, queue: u16) -> u16 {
+        let size = usize::from(self.queues[usize::from(queue)].size);
+        self.arena
+            .load(usize::from(queue) * RING_BYTES + USED + 4 + 8 * size)
+    }
+
+    pub(crate) fn used_flags(&self, queue: u16) -> u16 {
+        self.arena.load(usize::from(queue) * RING_BYTES + USED)
+    }
+
+    pub(crate) fn used_index(&self, queue: u16) -> u16 {
+        self.arena.load(usize::from(queue) * RING_BYTES + USED + 2)
+    }
+
+    pub(crate) fn kick(&self, queue: u16) {
+        self.doorbells[usize::from(queue)].ring(queue);
+    }
+
+    /// The next used element, id and length.
+    pub(crate) fn take_used(&mut self, queue: u16) -> Option<(u32, u32)> {
+        let ready = self.used_index(queue);
+        let indices = &mut self.queues[usize::from(queue)];
+        if ready == indices.used {
+            return None;
+        }
+        let slot = usize::from(indices.used % indices.size);
+        indices.used = indices.used.wrapping_add(1);
+        let at = usize::from(queue) * RING_BYTES + USED + 4 + 8 * slot;
+        let bytes = self.arena.read(at, 8);
+        let word = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
+        Some((word(0), word(4)))
+    }
+
+    pub(crate) fn step(&mut self) {
+        if let Some(stepper) = &mut self.stepper {
+            stepper.run_until_idle();
+        }
+    }
+
+    /// Writes a header at `offset` of the arena.
+    pub(crate) fn put_header(&self, offset: usize, kind: u32, sector: u64) {
+        let mut header = [0; 16];
+        header[..4].copy_from_slice(&kind.to_le_bytes());
+        header[8..].copy_from_slice(&sector.to_le_bytes());
+        self.arena.write(offset, &header);
+    }
+
+    /// Lays a request out from descriptor `first` on, each part in a buffer of its own.
+    pub(crate) fn lay_out(&self, queue: u16, first: u16, data: usize, out: u32, writable: &[u32]) {
+        let mut parts = vec![(0, 16, 0)];
+        if out > 0 {
+            parts.push((16, out, 0));
+        }
+        let mut at = 16 + out as usize;
+        for len in writable {
+            parts.push((at, *len, WRITE));
+            at += *len as usize;
+        }
+        let last = parts.len() - 1;
+        for (i, (offset, len, flags)) in parts.into_iter().enumerate() {
+            let index = first + i as u16;
+            self.set_desc(
+                queue,
+                index,
+                Desc {
+                    address: BASE + (data + offset) as u64,
+                    len,
+                    flags: flags | if i < last { NEXT } else { 0 },
+                    next: index + 1,
+                },
+            );
+        }
+    }
+
+    /// One request on queue 0 from beginning to end.
+    pub(crate) fn request(&mut self, kind: u32, sector: u64, out: &[u8], data_in: u32) -> Answer {
+        self.put_header(DATA, kind, sector);
+        self.arena.write(DATA + 16, out);
+        let writable: Vec<u32> = match (kind, data_in) {
+            (APPEND, 0) => vec![9],
+            (_, 0) => vec![1],
+            _ => vec![data_in, 1],
+        };
+        let total: u32 = writable.iter().sum();
+        let answer = DATA + 16 + out.len();
+        self.arena.write(answer, &vec![0xaa; total as usize]);
+        self.lay_out(0, 0, DATA, out.len() as u32, &writable);
+        self.offer(0, 0);
+        self.kick(0);
+        self.step();
+        let mut patience = 10_000;
+        let (id, used_len) = loop {
+            if let Some(used) = self.take_used(0) {
+                break used;
+            }
+            patience -= 1;
+            assert!(patience > 0, "no answer: {:?}", self.control.broken());
+            std::thread::sleep(std::time::Duration::from_micros(100));
+        };
+        assert_eq!(id, 0);
+        let bytes = self.arena.read(answer, total as usize);
+        Answer {
+            status: bytes[bytes.len() - 1],
+            bytes,
+            used_len,
+        }
+    }
+
+    /// The status of a request without data.
+    pub(crate) fn command(&mut self, kind: u32, sector: u64) -> u8 {
+        self.request(kind, sector, &[], 0).status
+    }
+
+    /// Whether interrupt vector `vector` came since the last call.
+    pub(crate) fn interrupted(&self, vector: usize) -> bool {
+        self.events[vector].read().is_ok()
+    }
+
+    /// Offers a request as it lies at descriptor 0 and checks that the device gives up.
+    pub(crate) fn breaks_with(&mut self, head: u16) -> &'static str {
+        self.offer(0, head);
+        self.kick(0);
+        self.step();
+        assert_eq!(self.status() & 64, 64);
+        assert!(self.interrupted(0));
+        assert_eq!(self.used_index(0), 0);
+        self.control.broken().unwrap()
+    }
+}

@@ -1,0 +1,66 @@
+//! Faults that are asked for happen once.
+
+use zbd_emu::{Fault, ZoneState};
+
+use crate::driver::{APPEND, DATA, FLUSH, IN, OUT, REPORT, RESET, RESET_ALL, Rig};
+
+#[test]
+fn an_append_reports_a_sector_that_is_not_its_own_once() {
+    let mut rig = Rig::ready("");
+    rig.control.inject(Fault::AppendSector(131_072));
+    let answer = rig.request(APPEND, 0, &[1; 4096], 0);
+    assert_eq!((answer.status, answer.sector()), (0, 131_072));
+    assert_eq!(rig.request(APPEND, 0, &[1; 4096], 0).sector(), 8);
+}
+
+#[test]
+fn a_request_that_fails_by_order_is_not_carried_out() {
+    let mut rig = Rig::ready("");
+    rig.control.inject(Fault::Status(1));
+    assert_eq!(rig.request(APPEND, 0, &[1; 4096], 0).status, 1);
+    assert_eq!(rig.request(APPEND, 0, &[1; 4096], 0).sector(), 0);
+}
+
+#[test]
+fn used_elements_are_falsified() {
+    let mut rig = Rig::ready("queue-size=16");
+    rig.put_header(DATA, FLUSH, 0);
+    rig.lay_out(0, 0, DATA, 0, &[1]);
+    for fault in [
+        Fault::UsedId(77),
+        Fault::UsedLen(9),
+        Fault::UsedIndexJump(5),
+    ] {
+        rig.control.inject(fault);
+        rig.offer(0, 0);
+        rig.kick(0);
+        rig.step();
+    }
+    assert_eq!(rig.take_used(0), Some((77, 1)));
+    assert_eq!(rig.take_used(0), Some((0, 9)));
+    assert_eq!(rig.used_index(0), 3 + 5);
+}
+
+#[test]
+fn failed_zones_refuse_what_they_must() {
+    let mut rig = Rig::ready("zones=4,zone-size=1m,max-open=1,max-active=1");
+    assert_eq!(rig.request(APPEND, 0, &[9; 4096], 0).status, 0);
+    rig.control.fail_zone(0, ZoneState::ReadOnly).unwrap();
+    // Its resources are free again.
+    assert_eq!(rig.request(APPEND, 2048, &[9; 4096], 0).status, 0);
+    assert_eq!(rig.request(APPEND, 0, &[9; 4096], 0).status, 3);
+    assert_eq!(rig.request(OUT, 8, &[9; 4096], 0).status, 3);
+    assert_eq!(rig.command(RESET, 0), 3);
+    assert_eq!(rig.command(RESET_ALL, 0), 0);
+    let read = rig.request(IN, 0, &[], 8192);
+    assert_eq!(read.status, 0);
+    assert!(read.bytes[..4096].iter().all(|byte| *byte == 9));
+    assert!(read.bytes[4096..].iter().all(|byte| *byte == 0));
+    rig.control.fail_zone(0, ZoneState::Offline).unwrap();
+    assert_eq!(rig.request(IN, 0, &[], 4096).status, 3);
+    let report = rig.request(REPORT, 0, &[], 128);
+    assert_eq!(report.bytes[64 + 25], 15);
+    assert!(rig.control.fail_zone(0, ZoneState::ReadOnly).is_err());
+    assert!(rig.control.fail_zone(1, ZoneState::Full).is_err());
+    assert!(rig.control.fail_zone(4, ZoneState::Offline).is_err());
+}

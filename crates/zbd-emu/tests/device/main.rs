@@ -1,0 +1,14 @@
+//! The device from the driver's side of the seam.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests may panic")]
+
+mod arena;
+mod chains;
+mod driver;
+mod faults;
+mod function;
+mod negotiation;
+mod requests;
+mod rings;
+mod threads;
+mod zones;
