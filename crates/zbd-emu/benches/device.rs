@@ -2,8 +2,8 @@
 //!
 //! `cargo bench -p zbd-emu` prints nanoseconds per request: of the stepped device alone, and of a
 //! device with its own thread whose driver only hands the same requests out again and again. For
-//! instructions, run the binary with `--once` under callgrind, collecting inside
-//! `run_until_idle` only; it then takes the requests that it names once, and measures no time.
+//! instructions, run the binary with `--once null append` or the like under callgrind with
+//! `--toggle-collect='*measured*'`; it then takes as many requests as it says.
 #![expect(clippy::unwrap_used, reason = "a benchmark may panic")]
 
 #[path = "../tests/device/arena.rs"]
@@ -23,9 +23,14 @@ const SLOT: usize = 256;
 const BUFFERS: usize = DATA + 0x1_0000;
 
 fn main() {
-    let once = std::env::args().any(|argument| argument == "--once");
-    for store in ["null", "mem"] {
-        for kind in [APPEND, OUT, IN] {
+    let arguments: Vec<String> = std::env::args().collect();
+    let once = arguments.iter().any(|argument| argument == "--once");
+    let wanted = |word: &str| !once || arguments.iter().any(|argument| argument == word);
+    for store in ["null", "mem"].into_iter().filter(|store| wanted(store)) {
+        for kind in [APPEND, OUT, IN]
+            .into_iter()
+            .filter(|kind| wanted(name(*kind)))
+        {
             stepped(store, kind, once);
         }
     }
@@ -149,14 +154,18 @@ fn stepped(store: &str, kind: u32, once: bool) {
     );
 }
 
-/// Outside of what callgrind collects, or inside.
+/// Runs the device, inside or outside of what callgrind collects.
 fn run(rig: &mut Rig, warming_up: bool) {
     if warming_up {
-        let stepper = rig.stepper.as_mut().unwrap();
-        while stepper.step() != zbd_emu::Step::Idle {}
+        rig.step();
     } else {
-        rig.stepper.as_mut().unwrap().run_until_idle();
+        measured(rig);
     }
+}
+
+#[inline(never)]
+fn measured(rig: &mut Rig) {
+    rig.stepper.as_mut().unwrap().run_until_idle();
 }
 
 /// Empties all zones, outside of what callgrind collects.

@@ -15,6 +15,7 @@ use crate::{
 const NEXT: u16 = VRING_DESC_F_NEXT as u16;
 const WRITE: u16 = VRING_DESC_F_WRITE as u16;
 const INDIRECT: u16 = VRING_DESC_F_INDIRECT as u16;
+static ZEROES: [u8; 4096] = [0; 4096];
 const DESCRIPTOR_BYTES: usize = size_of::<Descriptor>();
 
 /// The driver broke the rules in a way that the device cannot answer: it needs a reset
@@ -227,9 +228,33 @@ impl<'c> Buffers<'c> {
         })
     }
 
+    /// The address of a run that lies in one buffer, as most do.
+    #[inline]
+    fn whole(&self) -> Option<(u64, usize)> {
+        let first = self.segments.first()?;
+        let inside = u64::from(self.skip) + self.len <= u64::from(first.len);
+        inside.then(|| {
+            (
+                first.address.wrapping_add(self.skip.into()),
+                self.len as usize,
+            )
+        })
+    }
+
     /// Copies the run to `bytes`, which is as long.
     #[inline]
     pub(crate) fn read(self, dma: &DmaMap, bytes: &mut [u8]) -> Result<(), Unmapped> {
+        if let Some((address, len)) = self.whole()
+            && let Ok(slice) = dma.slice(address, len)
+        {
+            slice.copy_to(bytes);
+            return Ok(());
+        }
+        self.read_parts(dma, bytes)
+    }
+
+    #[inline(never)]
+    fn read_parts(self, dma: &DmaMap, bytes: &mut [u8]) -> Result<(), Unmapped> {
         let mut at = 0;
         for (address, len) in self.parts() {
             dma.pieces(address, len, |piece| {
@@ -242,6 +267,17 @@ impl<'c> Buffers<'c> {
     /// Copies `bytes` to the run, which is as long.
     #[inline]
     pub(crate) fn write(self, dma: &DmaMap, bytes: &[u8]) -> Result<(), Unmapped> {
+        if let Some((address, len)) = self.whole()
+            && let Ok(slice) = dma.slice(address, len)
+        {
+            slice.copy_from(bytes);
+            return Ok(());
+        }
+        self.write_parts(dma, bytes)
+    }
+
+    #[inline(never)]
+    fn write_parts(self, dma: &DmaMap, bytes: &[u8]) -> Result<(), Unmapped> {
         let mut at = 0;
         for (address, len) in self.parts() {
             dma.pieces(address, len, |piece| {
@@ -252,10 +288,9 @@ impl<'c> Buffers<'c> {
         Ok(())
     }
 
-    /// Fills the run with one value.
+    /// Fills the run with zeroes.
     #[inline]
-    pub(crate) fn fill(self, dma: &DmaMap, value: u8) -> Result<(), Unmapped> {
-        let pattern = [value; 4096];
+    pub(crate) fn zero(self, dma: &DmaMap) -> Result<(), Unmapped> {
         for (address, len) in self.parts() {
             dma.pieces(address, len, |piece| {
                 let mut at = 0;
@@ -263,8 +298,8 @@ impl<'c> Buffers<'c> {
                     if rest.is_empty() {
                         break;
                     }
-                    rest.copy_from(&pattern);
-                    at += pattern.len().min(rest.len());
+                    rest.copy_from(&ZEROES);
+                    at += ZEROES.len().min(rest.len());
                 }
             })?;
         }
@@ -274,6 +309,11 @@ impl<'c> Buffers<'c> {
     /// Whether every byte of the run is mapped.
     #[inline]
     pub(crate) fn check(self, dma: &DmaMap) -> Result<(), Unmapped> {
+        if let Some((address, len)) = self.whole()
+            && dma.slice(address, len).is_ok()
+        {
+            return Ok(());
+        }
         for (address, len) in self.parts() {
             dma.pieces(address, len, |_| ())?;
         }

@@ -98,14 +98,14 @@ impl Disk {
             _ => Outcome::of(status::UNSUPP),
         };
         if request.data_in.len() != 0 {
-            request.data_in.fill(dma, 0)?;
+            request.data_in.zero(dma)?;
         }
         Ok(outcome)
     }
 
     #[inline]
     fn append(&mut self, request: &Request<'_>, dma: &DmaMap) -> Result<Outcome, Broken> {
-        if request.location.is_none() {
+        if !request.has_location() {
             return Err(Broken("an append without room for its location"));
         }
         // §5.2.6.2, in the order of the text.
@@ -175,7 +175,7 @@ impl Disk {
                 let (unwritten, rest) = rest
                     .split_at(stretch.unwritten * SECTOR_BYTES)
                     .ok_or(split)?;
-                unwritten.fill(dma, 0)?;
+                unwritten.zero(dma)?;
                 left = rest;
             }
         }
@@ -195,7 +195,7 @@ impl Disk {
         let room = request.data_in.len() / REPORT_ENTRY_BYTES;
         let first = self.zones.index_of(request.sector);
         let (Some(first), Some(room)) = (first, room.checked_sub(1)) else {
-            request.data_in.fill(dma, 0)?;
+            request.data_in.zero(dma)?;
             return Ok(Outcome::of(status::INVALID_CMD));
         };
         let zones = &self.zones.zones()[first..];
@@ -210,7 +210,7 @@ impl Disk {
             here.write(dma, &entry)?;
             left = rest;
         }
-        left.fill(dma, 0)?;
+        left.zero(dma)?;
         Ok(Outcome::of(status::OK))
     }
 }
@@ -239,7 +239,7 @@ fn get_id(data: Buffers<'_>, dma: &DmaMap) -> Result<Outcome, Broken> {
         .split_at(len)
         .ok_or(Broken("an id longer than its buffer"))?;
     id.write(dma, &ID[..len as usize])?;
-    rest.fill(dma, 0)?;
+    rest.zero(dma)?;
     Ok(Outcome::of(status::OK))
 }
 

@@ -2,7 +2,8 @@
 
 use crate::{
     chain::{Broken, Buffers, Chain},
-    memory::DmaMap,
+    disk::Outcome,
+    memory::{DmaMap, Unmapped},
     wire::request,
 };
 
@@ -19,9 +20,8 @@ pub(crate) struct Request<'c> {
     pub(crate) data_out: Buffers<'c>,
     /// What the device may write before its answer.
     pub(crate) data_in: Buffers<'c>,
-    /// Where the sector of an append goes, if there is room for it.
-    pub(crate) location: Option<Buffers<'c>>,
-    pub(crate) status: Buffers<'c>,
+    /// Where the answer goes: the status, and before it the sector of an append if there is room.
+    pub(crate) answer: Buffers<'c>,
     /// The length of everything writable. All of it is written, so it is also what is reported as
     /// used (§2.7.8.2).
     pub(crate) used_len: u32,
@@ -48,22 +48,35 @@ impl<'c> Request<'c> {
             .ok_or(Broken("a request without a status byte"))?;
         let has_location = kind == request::ZONE_APPEND && without_status >= LOCATION_BYTES;
         let in_len = without_status - if has_location { LOCATION_BYTES } else { 0 };
-        let short = Broken("a request without a status byte");
-        let (data_in, answer) = writable.split_at(in_len).ok_or(short)?;
-        let (location, status) = if has_location {
-            let (location, status) = answer.split_at(LOCATION_BYTES).ok_or(short)?;
-            (Some(location), status)
-        } else {
-            (None, answer)
-        };
+        let (data_in, answer) = writable
+            .split_at(in_len)
+            .ok_or(Broken("a request without a status byte"))?;
         Ok(Self {
             kind,
             sector,
             data_out,
             data_in,
-            location,
-            status,
+            answer,
             used_len,
         })
+    }
+
+    /// Whether the sector of an append can be told.
+    #[inline]
+    pub(crate) fn has_location(&self) -> bool {
+        self.answer.len() > LOCATION_BYTES
+    }
+
+    /// Writes the answer.
+    #[inline]
+    pub(crate) fn answer(&self, outcome: Outcome, dma: &DmaMap) -> Result<(), Unmapped> {
+        let mut bytes = [0; LOCATION_BYTES as usize + 1];
+        bytes[..8].copy_from_slice(&outcome.append_sector.to_le_bytes());
+        bytes[8] = outcome.status;
+        if self.has_location() {
+            self.answer.write(dma, &bytes)
+        } else {
+            self.answer.write(dma, &bytes[8..])
+        }
     }
 }

@@ -78,7 +78,7 @@ impl Store {
         dma: &DmaMap,
     ) -> Result<(), Unmapped> {
         match self {
-            Self::Null => data.fill(dma, 0),
+            Self::Null => data.zero(dma),
             Self::Memory(memory) => {
                 let start = (sector * SECTOR_BYTES) as usize;
                 let end = start + data.len() as usize;

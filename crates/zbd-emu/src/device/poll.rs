@@ -251,18 +251,14 @@ impl Path<'_> {
                 outcome
             }
             Some(status) => {
-                request.data_in.fill(self.dma, 0)?;
+                request.data_in.zero(self.dma)?;
                 Outcome {
                     status,
                     append_sector: NO_LOCATION,
                 }
             }
         };
-        debug_assert!(request.location.is_some() || outcome.append_sector == NO_LOCATION);
-        if let Some(location) = request.location {
-            location.write(self.dma, &outcome.append_sector.to_le_bytes())?;
-        }
-        request.status.write(self.dma, &[outcome.status])?;
+        request.answer(outcome, self.dma)?;
         Ok(request.used_len)
     }
 }
