@@ -1,0 +1,130 @@
+//! Which zones a job uses, and whether it may.
+
+use zbd_core::{DeviceInfo, SECTOR_LEN, SectorCount, Zone, ZoneState, ZoneType};
+
+use super::plan::Job;
+use crate::{cli::Op, failure::Failure};
+
+/// The first sequential zones that can be used, as many as the job wants.
+pub(crate) fn select(job: &Job, info: &DeviceInfo, report: &[Zone]) -> Result<Vec<Zone>, Failure> {
+    let sequential = || {
+        report
+            .iter()
+            .filter(|zone| zone.zone_type != ZoneType::Conventional)
+            .filter(|zone| !matches!(zone.state, ZoneState::ReadOnly | ZoneState::Offline))
+    };
+    let zones: Vec<Zone> = sequential().take(job.zones as usize).copied().collect();
+    if zones.is_empty() {
+        return Err(Failure::device(format!(
+            "{} has no sequential zones that can be used: all are conventional, read-only or offline",
+            info.name
+        )));
+    }
+    if zones.len() < job.zones as usize {
+        return Err(Failure::usage(format!(
+            "--zones {}: {} has {} sequential zones that can be used",
+            job.zones,
+            info.name,
+            zones.len()
+        )));
+    }
+    let preferred = |zone: &&Zone| zone.zone_type == ZoneType::SequentialPreferred;
+    if job.op == Op::Append
+        && let Some(zone) = zones.iter().find(preferred)
+    {
+        return Err(Failure::device(format!(
+            "zone {} of {} is written best in sequence but need not be, and such zones take no appends; use --op write",
+            zone.id, info.name
+        )));
+    }
+    for zone in &zones {
+        if zone.capacity.bytes() < u64::from(job.block_size) {
+            return Err(Failure::usage(format!(
+                "--block-size {}: zone {} of {} has a capacity of {} bytes",
+                job.block_size,
+                zone.id,
+                info.name,
+                zone.capacity.bytes()
+            )));
+        }
+    }
+    if job.op.is_writing() {
+        check_active(&zones, info, report)?;
+    }
+    Ok(zones)
+}
+
+/// Zones that others left active count against the limit, too.
+fn check_active(zones: &[Zone], info: &DeviceInfo, report: &[Zone]) -> Result<(), Failure> {
+    let Some(max_active) = info.zoned.as_ref().and_then(|zoned| zoned.max_active) else {
+        return Ok(());
+    };
+    let others: Vec<Zone> = report
+        .iter()
+        .filter(|zone| zone.state.is_active() && !zones.iter().any(|used| used.id == zone.id))
+        .copied()
+        .collect();
+    if zones.len() + others.len() > max_active as usize {
+        return Err(Failure::usage(format!(
+            "--zones {}: {} has {max_active} active zones at the most (max_active), and {} active already; finish or reset those, or use fewer",
+            zones.len(),
+            info.name,
+            names(&others),
+        )));
+    }
+    Ok(())
+}
+
+/// The zones that a writing job must reset before it can begin.
+pub(crate) fn not_empty(zones: &[Zone]) -> Vec<Zone> {
+    let not_empty = |zone: &&Zone| zone.state != ZoneState::Empty;
+    zones.iter().filter(not_empty).copied().collect()
+}
+
+/// The zones that hold not even one block to read and must be filled first.
+pub(crate) fn too_empty(zones: &[Zone], job: &Job) -> Vec<Zone> {
+    zones
+        .iter()
+        .filter(|zone| readable(zone).bytes() < u64::from(job.block_size))
+        .copied()
+        .collect()
+}
+
+/// How much of the zone lies below its write pointer.
+pub(crate) fn readable(zone: &Zone) -> SectorCount {
+    zone.written().unwrap_or_default()
+}
+
+/// Whether opening a zone that is explicitly open elsewhere is no obstacle is the device's affair;
+/// whether data may be destroyed is ours.
+pub(crate) fn require_consent(
+    consent: bool,
+    device: &str,
+    zones: &[Zone],
+    what: &str,
+) -> Result<(), Failure> {
+    if consent || zones.is_empty() {
+        return Ok(());
+    }
+    let verb = if zones.len() == 1 { "is" } else { "are" };
+    Err(Failure::device(format!(
+        "{device}: {} {verb} {what}; give --destroy if that may be",
+        names(zones)
+    )))
+}
+
+/// The numbers of zones in words, the first few at least.
+pub(crate) fn names(zones: &[Zone]) -> String {
+    const SHOWN: usize = 8;
+    let shown: Vec<String> = zones.iter().take(SHOWN).map(|z| z.id.to_string()).collect();
+    match zones.len() {
+        1 => format!("zone {}", shown.join("")),
+        n if n <= SHOWN => format!("zones {}", shown.join(", ")),
+        n => format!("zones {} and {} more", shown.join(", "), n - SHOWN),
+    }
+}
+
+/// How many requests of the job fit into so many sectors.
+pub(crate) fn blocks(job: &Job, sectors: SectorCount) -> u64 {
+    sectors.0 / (u64::from(job.block_size) / SECTOR_LEN)
+}

@@ -1,0 +1,48 @@
+//! Ctrl-C.
+
+use std::{
+    process,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+/// Whether the job shall end now. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Stop {
+    set: Arc<AtomicBool>,
+    interrupted: Arc<AtomicBool>,
+}
+
+impl Stop {
+    /// A stop that Ctrl-C, or being told to terminate, sets. The second time ends the process.
+    pub(crate) fn on_interrupt() -> Self {
+        let stop = Self::default();
+        let handler = stop.clone();
+        // Without a handler Ctrl-C ends the process at once, which harms no device.
+        let _ = ctrlc::set_handler(move || {
+            if handler.interrupted.swap(true, Ordering::Relaxed) {
+                process::exit(130);
+            }
+            handler.set();
+        });
+        stop
+    }
+
+    /// Ends the job.
+    pub(crate) fn set(&self) {
+        self.set.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the job shall end, for whatever reason.
+    #[inline]
+    pub(crate) fn is_set(&self) -> bool {
+        self.set.load(Ordering::Relaxed)
+    }
+
+    /// Whether somebody interrupted it.
+    pub(crate) fn is_interrupted(&self) -> bool {
+        self.interrupted.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,202 @@
+//! What is known of a device.
+
+use serde::Serialize;
+use zbd_core::{DeviceInfo, PageSize, SectorCount, ZoneId, ZoneType, ZonedInfo};
+
+use super::{SCHEMA, figures, print, print_json, table};
+use crate::{cli::PlainFormat, failure::Failure};
+
+/// A device as it is printed.
+#[derive(Debug, Serialize)]
+pub(crate) struct DeviceRecord {
+    name: String,
+    backend: &'static str,
+    capacity_bytes: u64,
+    block_size: u32,
+    physical_block_size: u32,
+    max_transfer_bytes: u32,
+    read_only: bool,
+    volatile_cache: bool,
+    max_queues: u16,
+    queues: u16,
+    queue_depth: u16,
+    features: Vec<&'static str>,
+    memory_bytes: usize,
+    memory_page_bytes: Option<u64>,
+    zoned: Option<ZonedRecord>,
+}
+
+#[derive(Debug, Serialize)]
+struct ZonedRecord {
+    model: String,
+    zones: u32,
+    conventional_zones: u32,
+    zone_size_bytes: u64,
+    /// Of sequential zones, the least and the greatest; those of conventional ones if there are
+    /// no others.
+    zone_capacity_bytes: Range,
+    max_open_zones: Option<u32>,
+    max_active_zones: Option<u32>,
+    max_append_bytes: u64,
+    write_granularity: u32,
+}
+
+#[derive(Clone, Copy, Debug, Serialize)]
+struct Range {
+    min: u64,
+    max: u64,
+}
+
+#[derive(Serialize)]
+struct Info {
+    schema: &'static str,
+    device: DeviceRecord,
+}
+
+impl From<&DeviceInfo> for DeviceRecord {
+    fn from(info: &DeviceInfo) -> Self {
+        Self {
+            name: info.name.clone(),
+            backend: info.backend.name(),
+            capacity_bytes: info.capacity.bytes(),
+            block_size: info.block_size,
+            physical_block_size: info.physical_block_size,
+            max_transfer_bytes: info.max_transfer,
+            read_only: info.read_only,
+            volatile_cache: info.volatile_cache,
+            max_queues: info.max_queues,
+            queues: info.queues,
+            queue_depth: info.queue_depth,
+            features: info.features.clone(),
+            memory_bytes: info.memory_len,
+            memory_page_bytes: match info.memory_pages {
+                PageSize::Base => None,
+                PageSize::Huge2M => Some(2 << 20),
+            },
+            zoned: info.zoned.as_ref().map(ZonedRecord::from),
+        }
+    }
+}
+
+impl From<&ZonedInfo> for ZonedRecord {
+    fn from(zoned: &ZonedInfo) -> Self {
+        let ids = || (0..zoned.zone_count).map(ZoneId);
+        let conventional = |zone| zoned.zone_type(zone) == Some(ZoneType::Conventional);
+        let conventional_zones = ids().filter(|zone| conventional(*zone)).count() as u32;
+        let only_conventional = conventional_zones == zoned.zone_count;
+        let capacities = || {
+            ids()
+                .filter(|zone| only_conventional || !conventional(*zone))
+                .filter_map(|zone| zoned.capacity(zone).map(SectorCount::bytes))
+        };
+        Self {
+            model: zoned.model.to_string(),
+            zones: zoned.zone_count,
+            conventional_zones,
+            zone_size_bytes: zoned.zone_size.bytes(),
+            zone_capacity_bytes: Range {
+                min: capacities().min().unwrap_or_default(),
+                max: capacities().max().unwrap_or_default(),
+            },
+            max_open_zones: zoned.max_open,
+            max_active_zones: zoned.max_active,
+            max_append_bytes: zoned.max_append.bytes(),
+            write_granularity: zoned.write_granularity,
+        }
+    }
+}
+
+/// Prints what is known of a device.
+pub(crate) fn info(info: &DeviceInfo, format: PlainFormat) -> Result<(), Failure> {
+    let device = DeviceRecord::from(info);
+    match format {
+        PlainFormat::Json => print_json(&Info {
+            schema: SCHEMA,
+            device,
+        }),
+        PlainFormat::Text => print(&text(info, &device)),
+    }
+}
+
+fn text(info: &DeviceInfo, device: &DeviceRecord) -> String {
+    let mut rows = Vec::new();
+    let mut row = |name: &str, value: String| rows.push(vec![name.to_owned(), value]);
+    row("device", device.name.clone());
+    row("back end", device.backend.to_owned());
+    row("capacity", figures::bytes(device.capacity_bytes));
+    row(
+        "block size",
+        format!(
+            "{}, physical {}",
+            figures::bytes(device.block_size.into()),
+            figures::bytes(device.physical_block_size.into())
+        ),
+    );
+    // The greatest that the field can say is no limit at all.
+    let unlimited = device.max_transfer_bytes > u32::MAX - device.block_size;
+    row(
+        "greatest transfer",
+        match unlimited {
+            true => "no limit".to_owned(),
+            false => figures::bytes(device.max_transfer_bytes.into()),
+        },
+    );
+    row(
+        "writable",
+        if device.read_only { "no" } else { "yes" }.to_owned(),
+    );
+    row(
+        "write cache",
+        match device.volatile_cache {
+            true => "volatile; completed writes need a flush to be durable",
+            false => "none; completed writes are durable",
+        }
+        .to_owned(),
+    );
+    match &device.zoned {
+        None => row("zones", "none".to_owned()),
+        Some(zoned) => zoned.rows(&mut row),
+    }
+    row("queues", device.max_queues.to_string());
+    row("queue depth", device.queue_depth.to_string());
+    row("memory pages", info.memory_pages.to_string());
+    row("features", device.features.join(" "));
+    table(2, rows)
+}
+
+impl ZonedRecord {
+    fn rows(&self, row: &mut impl FnMut(&str, String)) {
+        let limit = |n: Option<u32>| n.map_or_else(|| "no limit".to_owned(), |n| n.to_string());
+        row(
+            "zones",
+            format!(
+                "{}, {} ({} of them conventional)",
+                figures::count(self.zones.into()),
+                self.model,
+                self.conventional_zones
+            ),
+        );
+        row("zone size", figures::bytes(self.zone_size_bytes));
+        let Range { min, max } = self.zone_capacity_bytes;
+        row(
+            "zone capacity",
+            match min == max {
+                true => figures::bytes(max),
+                false => format!("{} to {}", figures::bytes(min), figures::bytes(max)),
+            },
+        );
+        row("open zones", limit(self.max_open_zones));
+        row("active zones", limit(self.max_active_zones));
+        row(
+            "greatest append",
+            match self.max_append_bytes {
+                0 => "the device knows no append".to_owned(),
+                n => figures::bytes(n),
+            },
+        );
+        row(
+            "write granularity",
+            figures::bytes(self.write_granularity.into()),
+        );
+    }
+}
