@@ -6,17 +6,18 @@
 //!
 //! # Why this is sound
 //!
-//! A [`DmaBuffer`] is the only owner of its pages: the allocator hands no page out twice, and a
-//! buffer gives its pages back only when it is dropped. A queue that lends a buffer to the device
+//! A [`DmaBuffer`] is the only owner of its pages, and of the [`Block`] that describes them: the
+//! allocator hands no page out twice, and a buffer gives its pages back only when it is dropped. A queue that lends a buffer to the device
 //! takes it by value and keeps it until the device has returned it or has been reset, so whoever
 //! holds a buffer holds memory that no request is using. The bytes are reached only by copies
 //! through raw pointers; no reference to them exists at any time, so that even a device that
 //! writes where it was not asked to changes data, never what the compiler may assume.
 
 use std::{
+    cell::UnsafeCell,
     fmt,
     ops::RangeInclusive,
-    ptr,
+    ptr::{self, NonNull},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -50,6 +51,26 @@ struct Inner {
     iova: Iova,
     pages: Mutex<Pages>,
     cached: [ArrayQueue<u32>; CLASSES],
+    /// For each page, the description of the buffer that begins there, if one does.
+    blocks: Box<[UnsafeCell<Block>]>,
+}
+
+// SAFETY: all parts but `blocks` are `Sync`. A block is touched only by the buffer that it
+// describes, or while that is made, by the thread that has just been given the page.
+unsafe impl Sync for Inner {}
+// SAFETY: the raw pointers in `blocks` point to the arena itself and to its memory, which do not
+// depend on a thread.
+unsafe impl Send for Inner {}
+
+/// What a buffer knows of itself. It lies in the arena so that a buffer is one pointer, which the
+/// request path moves several times.
+struct Block {
+    /// The arena, of which the buffer holds one strong count.
+    arena: *const Inner,
+    iova: Iova,
+    bytes: *mut u8,
+    len: u32,
+    pages: u32,
 }
 
 struct Pages {
@@ -89,6 +110,17 @@ impl DmaArena {
             cached: std::array::from_fn(|class| {
                 ArrayQueue::new((count as usize >> class).clamp(1, CACHED_BLOCKS))
             }),
+            blocks: (0..count)
+                .map(|_| {
+                    UnsafeCell::new(Block {
+                        arena: ptr::null(),
+                        iova: Iova(0),
+                        bytes: ptr::null_mut(),
+                        len: 0,
+                        pages: 0,
+                    })
+                })
+                .collect(),
         })))
     }
 
@@ -119,12 +151,26 @@ impl DmaArena {
             .cast_unsigned();
         let pages = block_pages(len);
         let page = self.0.take(pages).ok_or_else(no_room)?;
-        Ok(DmaBuffer {
-            arena: Arc::clone(&self.0),
-            page,
-            pages,
-            len,
-        })
+        let offset = page as usize * PAGE;
+        let block = self.0.blocks[page as usize].get();
+        // SAFETY: the allocator has just handed `page` out, so no other buffer has this block. The
+        // page lies inside the mapping, so the pointer to its bytes does too. The strong count
+        // that `into_raw` leaves behind is the one that `Drop` takes back.
+        let block = unsafe {
+            block.write(Block {
+                arena: Arc::into_raw(Arc::clone(&self.0)),
+                iova: Iova(self.0.iova.0 + offset as u64),
+                bytes: self.0.memory.as_ptr().add(offset),
+                len,
+                pages,
+            });
+            NonNull::new_unchecked(block)
+        };
+        Ok(DmaBuffer { block })
+    }
+
+    pub(crate) fn id(&self) -> ArenaId {
+        ArenaId(Arc::as_ptr(&self.0))
     }
 
     /// The size of the arena in bytes.
@@ -142,6 +188,15 @@ impl DmaArena {
         self.0.iova
     }
 }
+
+/// Tells arenas apart, as long as they live.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ArenaId(*const Inner);
+
+// SAFETY: the pointer is compared, never followed.
+unsafe impl Send for ArenaId {}
+// SAFETY: as above.
+unsafe impl Sync for ArenaId {}
 
 impl fmt::Debug for DmaArena {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -234,24 +289,34 @@ impl Pages {
 ///
 /// Dropping it gives the memory back to its [`DmaArena`].
 pub struct DmaBuffer {
-    arena: Arc<Inner>,
-    page: u32,
-    pages: u32,
-    len: u32,
+    block: NonNull<Block>,
 }
 
+// SAFETY: the block and the memory belong to this buffer alone, wherever it goes; the arena that
+// they lie in is `Send` and `Sync` and lives as long as the buffer.
+unsafe impl Send for DmaBuffer {}
+// SAFETY: through a shared buffer, the block and the memory can only be read.
+unsafe impl Sync for DmaBuffer {}
+
 impl DmaBuffer {
+    #[inline]
+    fn block(&self) -> &Block {
+        // SAFETY: the block was written when the buffer was made and belongs to it alone; the
+        // buffer's strong count keeps the arena in which it lies.
+        unsafe { self.block.as_ref() }
+    }
+
     /// The length in bytes.
     #[expect(clippy::len_without_is_empty, reason = "a buffer is never empty")]
     #[inline]
     pub fn len(&self) -> usize {
-        self.len as usize
+        self.block().len as usize
     }
 
     /// The greatest length that [`set_len`](Self::set_len) accepts.
     #[inline]
     pub fn capacity(&self) -> usize {
-        self.pages as usize * PAGE
+        self.block().pages as usize * PAGE
     }
 
     /// Changes the length; the bytes stay as they are.
@@ -264,22 +329,21 @@ impl DmaBuffer {
             "length {len_bytes} is not within 1 to the buffer's capacity of {}",
             self.capacity()
         );
-        self.len = len_bytes as u32;
+        // SAFETY: as in `block`, and `&mut self` makes this the only access.
+        unsafe { self.block.as_mut() }.len = len_bytes as u32;
     }
 
     /// The address at which the device sees the buffer.
     #[inline]
     pub fn iova(&self) -> Iova {
-        Iova(self.arena.iova.0 + self.offset() as u64)
+        self.block().iova
     }
 
     /// The address of the first byte. Reading or writing through it is up to the caller, who must
     /// not make a reference of it.
     #[inline]
     pub fn as_ptr(&self) -> *mut u8 {
-        // SAFETY: `page` was handed out by the arena's allocator, which knows only pages inside
-        // the mapping, so the offset stays within it.
-        unsafe { self.arena.memory.as_ptr().add(self.offset()) }
+        self.block().bytes
     }
 
     /// Copies `source` over the whole buffer.
@@ -346,15 +410,10 @@ impl DmaBuffer {
         bytes
     }
 
-    /// Whether the buffer comes from `arena`, and so from memory that its device reaches.
+    /// Which arena the buffer is from.
     #[inline]
-    pub fn is_from(&self, arena: &DmaArena) -> bool {
-        Arc::ptr_eq(&self.arena, &arena.0)
-    }
-
-    #[inline]
-    fn offset(&self) -> usize {
-        self.page as usize * PAGE
+    pub(crate) fn arena_id(&self) -> ArenaId {
+        ArenaId(self.block().arena)
     }
 
     fn check(&self, offset: usize, len: usize) {
@@ -368,7 +427,12 @@ impl DmaBuffer {
 
 impl Drop for DmaBuffer {
     fn drop(&mut self) {
-        self.arena.give(self.page, self.pages);
+        let block = self.block();
+        // SAFETY: the pointer came from `Arc::into_raw` when the buffer was made, and its strong
+        // count is taken back only here.
+        let arena = unsafe { Arc::from_raw(block.arena) };
+        let page = (block.iova.0 - arena.iova.0) / PAGE as u64;
+        arena.give(page as u32, block.pages);
     }
 }
 
@@ -376,7 +440,7 @@ impl fmt::Debug for DmaBuffer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("DmaBuffer")
             .field("iova", &self.iova())
-            .field("len", &self.len)
+            .field("len", &self.len())
             .finish()
     }
 }

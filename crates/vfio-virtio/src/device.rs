@@ -7,7 +7,8 @@ use std::{
 };
 
 use crate::{
-    DmaArena, Error, ErrorKind, Features, PciFunction, Result, Translation, Virtqueue, Width,
+    DmaArena, Doorbell, Error, ErrorKind, Features, PciFunction, Result, Translation, Virtqueue,
+    Width,
     queue::QueueMemory,
     transport::{Transport, status},
 };
@@ -165,7 +166,7 @@ pub struct QueueOptions {
 /// A device whose features are settled and whose queues are being set up.
 pub struct ConfiguredDevice {
     core: Arc<Core>,
-    queues: Vec<Virtqueue>,
+    queues: Vec<(QueueMemory, Box<dyn Doorbell>)>,
 }
 
 impl ConfiguredDevice {
@@ -236,9 +237,7 @@ impl ConfiguredDevice {
             .enable_queue(index, size, &memory.addresses(), options.vector)
         {
             Ok(doorbell) => {
-                let core = Arc::clone(&self.core);
-                self.queues
-                    .push(Virtqueue::new(core, memory, index, doorbell));
+                self.queues.push((memory, doorbell));
                 Ok(())
             }
             Err(error) => {
@@ -249,16 +248,36 @@ impl ConfiguredDevice {
         }
     }
 
-    /// Begins operation (DRIVER_OK) and hands out the queues.
+    /// Begins operation (DRIVER_OK) and hands out the queues, whose requests carry a context `C`.
     ///
     /// `config_vector` is the MSI-X vector that announces changes of the configuration.
     ///
     /// # Errors
     /// When the device does not take the vector or the status.
-    pub fn start(self, config_vector: Option<u16>) -> Result<(RunningDevice, Vec<Virtqueue>)> {
+    pub fn start<C: Copy + Default>(
+        mut self,
+        config_vector: Option<u16>,
+    ) -> Result<(RunningDevice, Vec<Virtqueue<C>>)> {
+        let queues: Vec<_> = mem::take(&mut self.queues)
+            .into_iter()
+            .zip(0..)
+            .map(|((memory, doorbell), index)| {
+                Virtqueue::new(Arc::clone(&self.core), memory, index, doorbell)
+            })
+            .collect();
         self.core.transport.set_config_vector(config_vector)?;
         self.core.transport.add_status(status::DRIVER_OK)?;
-        Ok((RunningDevice { core: self.core }, self.queues))
+        let core = Arc::clone(&self.core);
+        Ok((RunningDevice { core }, queues))
+    }
+}
+
+impl Drop for ConfiguredDevice {
+    fn drop(&mut self) {
+        // Queues that were enabled but never handed out: the device knows their memory.
+        for (memory, _) in self.queues.drain(..) {
+            self.core.abandon(Box::new(memory));
+        }
     }
 }
 

@@ -6,8 +6,8 @@ use vfio_virtio::{Data, DmaArena, DmaBuffer, RunningDevice};
 
 use crate::{
     Completion, DeviceInfo, Error, ErrorKind, OpenOptions, Rejected, Request, Result, Sector,
-    plan::{Plan, plan},
-    virtio::{BlkCompletion, BlkQueue, Status},
+    ZoneAction, limits,
+    virtio::{BlkCompletion, BlkQueue, RequestType, Status},
 };
 
 /// After so many polls in a row that found nothing, the device is asked whether it still works.
@@ -43,28 +43,41 @@ const POLLS_PER_CHECK: u32 = 1 << 16;
 /// ```
 #[derive(Debug)]
 pub struct IoQueue {
-    queue: BlkQueue,
-    tags: Box<[Tag]>,
+    queue: BlkQueue<Tag>,
     info: Arc<DeviceInfo>,
     arena: DmaArena,
     /// Polls in a row that found nothing.
     idle_polls: u32,
     /// Why nothing more is taken from the device.
     broken: Option<(ErrorKind, String)>,
-    /// The slots of the requests that a failed device will not return.
-    abandoned: Vec<u16>,
+    /// The requests that a failed device will not return.
+    abandoned: Vec<Tag>,
     /// Last, so that it goes after the queue: the later of the two resets the device.
     device: Arc<RunningDevice>,
 }
 
 /// What is remembered of a request in flight.
 #[derive(Clone, Copy, Debug, Default)]
-struct Tag {
+pub(crate) struct Tag {
     token: u64,
     /// The sector that the request named.
     at: Sector,
-    /// As in [`Plan`].
-    append_limit: Option<Sector>,
+    /// The last sector at which the device may have put an append; [`NO_APPEND`] for others.
+    append_limit: Sector,
+}
+
+/// Past the end of all devices.
+const NO_APPEND: Sector = Sector(u64::MAX);
+
+impl Tag {
+    #[inline]
+    fn new(token: u64, at: Sector) -> Self {
+        Self {
+            token,
+            at,
+            append_limit: NO_APPEND,
+        }
+    }
 }
 
 impl IoQueue {
@@ -77,9 +90,12 @@ impl IoQueue {
         queue.ok_or_else(|| Error::new(ErrorKind::NotFound, format!("{spec} has no queues")))
     }
 
-    pub(crate) fn new(queue: BlkQueue, info: Arc<DeviceInfo>, device: Arc<RunningDevice>) -> Self {
+    pub(crate) fn new(
+        queue: BlkQueue<Tag>,
+        info: Arc<DeviceInfo>,
+        device: Arc<RunningDevice>,
+    ) -> Self {
         Self {
-            tags: vec![Tag::default(); queue.slots().into()].into(),
             queue,
             info,
             arena: device.arena().clone(),
@@ -137,36 +153,81 @@ impl IoQueue {
     /// - [`ErrorKind::Unsupported`]: the device knows no such request.
     /// - [`ErrorKind::ReadOnly`]: the device cannot be written.
     /// - [`ErrorKind::Protocol`], [`ErrorKind::DeviceGone`]: the device has failed.
-    #[inline]
+    // Where the kind of request is known, as it mostly is, all paths but one fold away.
+    #[inline(always)]
     pub fn submit(&mut self, request: Request, token: u64) -> Result<(), Rejected> {
-        let plan = match plan(&self.info, &request) {
-            Ok(plan) => plan,
-            Err(error) => return Err(Rejected { error, request }),
-        };
-        let data = match request {
-            Request::Write { buffer, .. } | Request::Append { buffer, .. } => {
-                Data::ToDevice(buffer)
-            }
-            Request::Read { buffer, .. } | Request::Report { buffer, .. } => {
-                Data::FromDevice(buffer)
-            }
-            Request::Flush | Request::Manage { .. } | Request::ResetAll => Data::None,
-        };
-        match self.queue.push(plan.request_type, plan.at, data) {
-            Ok(slot) => {
-                self.tags[usize::from(slot)] = Tag {
-                    token,
-                    at: plan.at,
-                    append_limit: plan.append_limit,
-                };
-                Ok(())
-            }
-            Err(rejected) => Err(self.hand_back(plan, rejected)),
+        // One path a kind of request, each with constants that the lower layers are compiled for.
+        match request {
+            Request::Append { zone, buffer } => match limits::append(&self.info, zone, &buffer) {
+                Ok((at, append_limit)) => {
+                    let tag = Tag {
+                        token,
+                        at,
+                        append_limit,
+                    };
+                    self.send(RequestType::ZONE_APPEND, Data::ToDevice(buffer), tag)
+                }
+                Err(error) => Err(Rejected {
+                    error,
+                    request: Request::Append { zone, buffer },
+                }),
+            },
+            Request::Read { at, buffer } => match limits::read(&self.info, at, &buffer) {
+                Ok(()) => self.send(
+                    RequestType::IN,
+                    Data::FromDevice(buffer),
+                    Tag::new(token, at),
+                ),
+                Err(error) => Err(Rejected {
+                    error,
+                    request: Request::Read { at, buffer },
+                }),
+            },
+            Request::Write { at, buffer } => match limits::write(&self.info, at, &buffer) {
+                Ok(()) => self.send(
+                    RequestType::OUT,
+                    Data::ToDevice(buffer),
+                    Tag::new(token, at),
+                ),
+                Err(error) => Err(Rejected {
+                    error,
+                    request: Request::Write { at, buffer },
+                }),
+            },
+            other => self.submit_command(other, token),
         }
     }
 
     #[cold]
-    fn hand_back(&self, plan: Plan, rejected: vfio_virtio::Rejected) -> Rejected {
+    fn submit_command(&mut self, request: Request, token: u64) -> Result<(), Rejected> {
+        match limits::command(&self.info, &request) {
+            Ok((request_type, at)) => {
+                let data = match request {
+                    Request::Report { buffer, .. } => Data::FromDevice(buffer),
+                    _ => Data::None,
+                };
+                self.send(request_type, data, Tag::new(token, at))
+            }
+            Err(error) => Err(Rejected { error, request }),
+        }
+    }
+
+    #[inline(always)]
+    fn send(&mut self, request_type: RequestType, data: Data, tag: Tag) -> Result<(), Rejected> {
+        match self.queue.push(request_type, tag.at, data, tag) {
+            Ok(()) => Ok(()),
+            Err(rejected) => Err(self.hand_back(request_type, tag.at, rejected)),
+        }
+    }
+
+    /// A request that the queue did not take, as it was submitted.
+    #[cold]
+    fn hand_back(
+        &self,
+        request_type: RequestType,
+        at: Sector,
+        rejected: vfio_virtio::Rejected,
+    ) -> Rejected {
         let error = match (&self.broken, rejected.error.kind()) {
             (Some(_), _) => self.broken_error(),
             (None, vfio_virtio::ErrorKind::Busy) => Error::new(
@@ -175,10 +236,26 @@ impl IoQueue {
             ),
             (None, _) => rejected.error.into(),
         };
-        Rejected {
-            error,
-            request: plan.into_request(&self.info, rejected.data),
-        }
+        let zoned = self.info.zoned.as_ref();
+        let zone = zoned
+            .and_then(|zoned| zoned.zone_of(at))
+            .unwrap_or_default();
+        let manage = |action| Request::Manage { action, zone };
+        let request = match (rejected.data, request_type) {
+            (Data::ToDevice(buffer), RequestType::ZONE_APPEND) => Request::Append { zone, buffer },
+            (Data::ToDevice(buffer), _) => Request::Write { at, buffer },
+            (Data::FromDevice(buffer), RequestType::ZONE_REPORT) => {
+                Request::Report { from: at, buffer }
+            }
+            (Data::FromDevice(buffer), _) => Request::Read { at, buffer },
+            (Data::None, RequestType::ZONE_OPEN) => manage(ZoneAction::Open),
+            (Data::None, RequestType::ZONE_CLOSE) => manage(ZoneAction::Close),
+            (Data::None, RequestType::ZONE_FINISH) => manage(ZoneAction::Finish),
+            (Data::None, RequestType::ZONE_RESET) => manage(ZoneAction::Reset),
+            (Data::None, RequestType::ZONE_RESET_ALL) => Request::ResetAll,
+            (Data::None, _) => Request::Flush,
+        };
+        Rejected { error, request }
     }
 
     /// Shows the device all requests that were submitted, with one notification at the most.
@@ -191,7 +268,7 @@ impl IoQueue {
     ///
     /// When the device fails, all requests in flight come back as errors, one a call. Their
     /// buffers do not: the device may still be using them.
-    #[inline]
+    #[inline(always)]
     pub fn poll(&mut self) -> Option<Completion> {
         match self.queue.pop() {
             Ok(Some(done)) => Some(self.complete(done)),
@@ -200,25 +277,19 @@ impl IoQueue {
         }
     }
 
-    #[inline]
-    fn complete(&mut self, done: BlkCompletion) -> Completion {
-        let tag = &self.tags[usize::from(done.slot)];
-        let result = if done.status == Status::OK {
-            match tag.append_limit {
-                None => Ok(tag.at),
-                Some(limit) => {
-                    let sector = self.queue.append_sector(done.slot);
-                    if (tag.at..=limit).contains(&sector) {
-                        Ok(sector)
-                    } else {
-                        Err(stray_append(&self.info, tag, sector))
-                    }
-                }
-            }
-        } else {
-            Err(refused(&self.info, tag, done.status))
-        };
+    #[inline(always)]
+    fn complete(&mut self, done: BlkCompletion<Tag>) -> Completion {
+        let tag = done.context;
         self.idle_polls = 0;
+        let result = if done.status != Status::OK {
+            Err(refused(&self.info, &tag, done.status))
+        } else if tag.append_limit == NO_APPEND {
+            Ok(tag.at)
+        } else if (tag.at..=tag.append_limit).contains(&done.append_sector) {
+            Ok(done.append_sector)
+        } else {
+            Err(stray_append(&self.info, &tag, done.append_sector))
+        };
         Completion {
             token: tag.token,
             result,
@@ -229,7 +300,7 @@ impl IoQueue {
     #[inline]
     fn poll_idle(&mut self) -> Option<Completion> {
         self.idle_polls = self.idle_polls.wrapping_add(1);
-        if self.idle_polls.is_multiple_of(POLLS_PER_CHECK) {
+        if self.idle_polls.is_multiple_of(POLLS_PER_CHECK) || self.broken.is_some() {
             return self.check_device();
         }
         None
@@ -237,6 +308,9 @@ impl IoQueue {
 
     #[cold]
     fn check_device(&mut self) -> Option<Completion> {
+        if self.broken.is_some() {
+            return self.next_abandoned();
+        }
         if self.queue.in_flight() == 0 {
             return None;
         }
@@ -246,7 +320,7 @@ impl IoQueue {
         }
     }
 
-    /// Ends all requests in flight on the first call, and hands them out one by one.
+    /// Ends all requests in flight, to be handed out one by one.
     #[cold]
     fn poll_failed(&mut self, error: vfio_virtio::Error) -> Option<Completion> {
         if self.broken.is_none() {
@@ -254,9 +328,13 @@ impl IoQueue {
             self.broken = Some((error.kind(), error.to_string()));
             self.abandoned = self.queue.abandon();
         }
-        let slot = self.abandoned.pop()?;
+        self.next_abandoned()
+    }
+
+    fn next_abandoned(&mut self) -> Option<Completion> {
+        let tag = self.abandoned.pop()?;
         Some(Completion {
-            token: self.tags[usize::from(slot)].token,
+            token: tag.token,
             result: Err(self.broken_error()),
             buffer: None,
         })

@@ -29,7 +29,7 @@ mod device;
 mod error;
 mod info;
 mod io_queue;
-mod plan;
+mod limits;
 mod request;
 mod spec;
 mod units;

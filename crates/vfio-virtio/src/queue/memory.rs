@@ -7,13 +7,15 @@
 //! One buffer of the arena holds the descriptor table, the available ring, the used ring and, for
 //! each slot, the small parts of a request: an indirect table of three descriptors, the head that
 //! the device reads and the tail that it writes. A slot's table and head share a cache line; its
-//! tail lies elsewhere, so that the device's writes do not take that line away.
+//! tail lies in the next one, so that the device's write does not take the first away.
 //!
-//! Every access goes through the methods here, which touch memory only inside that buffer: each
-//! masks or asserts its index. No reference to the memory is made. Values that the device wrote
-//! are returned as they are; it is the caller who judges them.
+//! Every access goes through the methods here, which touch memory only inside that buffer:
+//! [`QueueMemory`] masks each index, and a [`SlotMemory`] points to one slot for good. No reference
+//! to the memory is made. Values that the device wrote are returned as they are; it is the caller
+//! who judges them.
 
 use std::{
+    mem::offset_of,
     ptr,
     sync::atomic::{AtomicU16, Ordering},
 };
@@ -43,25 +45,24 @@ struct Descriptor {
     next: u16,
 }
 
-/// What a slot's request consists of besides its data. 64 bytes, one cache line.
+/// What a slot's request consists of besides its data.
 #[repr(C, align(64))]
-struct SlotLine {
+struct SlotLines {
     table: [Descriptor; 3],
     head: [u64; 2],
-}
-
-/// 16 bytes, of which the last [`TAIL_LEN_MAX`] before `pad` are shown to the device: a shorter
-/// tail ends at the same byte, so the status is always found there.
-#[repr(C, align(16))]
-struct SlotTail {
+    /// The tail: the device is shown the last bytes of these nine, so that the status is always
+    /// found at the same place.
     value: u64,
     status: u8,
-    pad: [u8; 7],
 }
 
+/// The distance from a slot's first byte to the end of its tail.
+const TAIL_END: usize = offset_of!(SlotLines, status) + 1;
+
 const _: () = assert!(size_of::<Descriptor>() == 16);
-const _: () = assert!(size_of::<SlotLine>() == 64);
-const _: () = assert!(size_of::<SlotTail>() == 16);
+const _: () = assert!(offset_of!(SlotLines, value) == 64);
+const _: () = assert!(size_of::<SlotLines>() == 128);
+const _: () = assert!(TAIL_END - offset_of!(SlotLines, value) == TAIL_LEN_MAX as usize);
 
 /// Where a request's descriptors lie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,16 +75,21 @@ pub(crate) enum Chains {
 
 /// The memory of a queue.
 pub(crate) struct QueueMemory {
-    /// `None` once [`take_buffer`](Self::take_buffer) has ended the queue.
-    buffer: Option<DmaBuffer>,
+    /// The elements of the rings, and the fields around them.
+    available: *mut u16,
+    available_index: *mut u16,
+    used: *mut u64,
+    used_index: *mut u16,
+    available_event: *mut u16,
+    used_event: *mut u16,
+    /// One less than the size, a power of two.
+    mask: usize,
+    size: u16,
     base: *mut u8,
     base_iova: Iova,
-    size: u16,
-    mask: u16,
     layout: Layout,
-    /// Where a slot's second descriptor is: `chain + slot * chain_stride`. The third follows it.
-    chain: *mut u8,
-    chain_stride: usize,
+    /// `None` once [`take_buffer`](Self::take_buffer) has ended the queue.
+    buffer: Option<DmaBuffer>,
 }
 
 // SAFETY: the raw pointers point into `buffer`, which this value owns and which may be sent; they
@@ -91,13 +97,29 @@ pub(crate) struct QueueMemory {
 // because the type is not `Sync`.
 unsafe impl Send for QueueMemory {}
 
+/// The memory of one slot.
+///
+/// It is only valid together with the [`QueueMemory`] that made it, and there is one for each slot;
+/// the queue that holds them all sees to both.
+pub(super) struct SlotMemory {
+    lines: *mut SlotLines,
+    /// The slot's second descriptor, which the third follows.
+    chain: *mut Descriptor,
+}
+
+// SAFETY: as for `QueueMemory`, with which it goes.
+unsafe impl Send for SlotMemory {}
+
+/// What is added to an address of this process, wrapping, to make it the device's.
+#[derive(Clone, Copy)]
+pub(super) struct Displacement(u64);
+
 /// Offsets inside the buffer.
 #[derive(Clone, Copy)]
 struct Layout {
     available: usize,
     used: usize,
-    lines: usize,
-    tails: usize,
+    slots: usize,
     len: usize,
 }
 
@@ -110,15 +132,12 @@ impl Layout {
         // which begin four bytes in, can be read with one aligned access each.
         let used = available_end.next_multiple_of(64) + 4;
         let used_end = used + 2 + 2 + 8 * size + 2;
-        let lines = used_end.next_multiple_of(64);
-        let tails = lines + size * size_of::<SlotLine>();
-        let len = tails + size * size_of::<SlotTail>();
+        let slots = used_end.next_multiple_of(align_of::<SlotLines>());
         Self {
             available,
             used,
-            lines,
-            tails,
-            len,
+            slots,
+            len: slots + size * size_of::<SlotLines>(),
         }
     }
 }
@@ -129,15 +148,24 @@ impl QueueMemory {
         let mut buffer = arena.allocate(layout.len)?;
         buffer.fill(0);
         let base = buffer.as_ptr();
+        let at = |offset: usize| {
+            assert!(offset < layout.len);
+            // SAFETY: inside the buffer, as just checked.
+            unsafe { base.add(offset) }
+        };
         Ok(Self {
+            available: at(layout.available + 4).cast(),
+            available_index: at(layout.available + 2).cast(),
+            used: at(layout.used + 4).cast(),
+            used_index: at(layout.used + 2).cast(),
+            available_event: at(layout.used + 4 + 8 * usize::from(size)).cast(),
+            used_event: at(layout.available + 4 + 2 * usize::from(size)).cast(),
+            mask: usize::from(size - 1),
+            size,
             base,
             base_iova: buffer.iova(),
-            buffer: Some(buffer),
-            size,
-            mask: size - 1,
             layout,
-            chain: base,
-            chain_stride: 0,
+            buffer: Some(buffer),
         })
     }
 
@@ -145,6 +173,10 @@ impl QueueMemory {
     /// method may be called after this one.
     pub(crate) fn take_buffer(&mut self) -> Option<DmaBuffer> {
         self.buffer.take()
+    }
+
+    pub(super) fn displacement(&self) -> Displacement {
+        Displacement(self.base_iova.0.wrapping_sub(self.base.addr() as u64))
     }
 
     pub(crate) fn addresses(&self) -> RingAddresses {
@@ -155,143 +187,77 @@ impl QueueMemory {
         }
     }
 
-    /// Writes what never changes about each slot's chain and returns the number of slots.
-    pub(crate) fn prepare(&mut self, chains: Chains) -> u16 {
-        let slots = match chains {
+    /// Writes what never changes about each slot's chain and yields the slots. Called once.
+    pub(super) fn prepare(&mut self, chains: Chains) -> Vec<SlotMemory> {
+        let count = match chains {
             Chains::Indirect => self.size,
             Chains::Direct => self.size / 3,
         };
-        let line = |slot: u16| self.layout.lines + usize::from(slot) * size_of::<SlotLine>();
-        // Offsets of the second descriptor of slot 0 and from one slot's to the next one's.
-        let (chain, stride) = match chains {
-            Chains::Indirect => (line(0) + size_of::<Descriptor>(), size_of::<SlotLine>()),
-            Chains::Direct => (usize::from(slots) * 16, 2 * size_of::<Descriptor>()),
+        (0..count)
+            .map(|slot| self.prepare_slot(slot, count, chains))
+            .collect()
+    }
+
+    fn prepare_slot(&mut self, slot: u16, count: u16, chains: Chains) -> SlotMemory {
+        const STEP: usize = size_of::<Descriptor>();
+        let lines = self.layout.slots + usize::from(slot) * size_of::<SlotLines>();
+        let head = |next| Descriptor {
+            address: self.iova(lines + offset_of!(SlotLines, head)).0.to_le(),
+            len: HEAD_LEN.to_le(),
+            flags: NEXT.to_le(),
+            next: u16::to_le(next),
         };
-        // SAFETY: both cases name the second of a slot's descriptors inside the buffer.
-        self.chain = unsafe { self.base.add(chain) };
-        self.chain_stride = stride;
-        for slot in 0..slots {
-            let head = |next| Descriptor {
-                address: self.iova(line(slot) + 48).0.to_le(),
-                len: HEAD_LEN.to_le(),
-                flags: NEXT.to_le(),
-                next: u16::to_le(next),
-            };
-            let ring_at = usize::from(slot) * size_of::<Descriptor>();
-            let second = match chains {
-                Chains::Indirect => {
-                    let table = Descriptor {
-                        address: self.iova(line(slot)).0.to_le(),
-                        len: (size_of::<[Descriptor; 3]>() as u32).to_le(),
-                        flags: INDIRECT.to_le(),
-                        next: 0,
-                    };
-                    self.put(ring_at, table);
-                    self.put(line(slot), head(1));
-                    1
-                }
-                Chains::Direct => {
-                    self.put(ring_at, head(slots + 2 * slot));
-                    slots + 2 * slot
-                }
-            };
-            let link = |next, flags: u16| Descriptor {
-                address: 0,
-                len: 0,
-                flags: flags.to_le(),
-                next: u16::to_le(next),
-            };
-            self.put(chain + usize::from(slot) * stride, link(second + 1, 0));
-            self.put(chain + usize::from(slot) * stride + 16, link(0, WRITE));
+        // Where the chain continues after the head, and under which number.
+        let in_ring = usize::from(slot) * STEP;
+        let (chain, next) = match chains {
+            Chains::Indirect => {
+                let table = Descriptor {
+                    address: self.iova(lines).0.to_le(),
+                    // A chain may end before its table does.
+                    len: (size_of::<[Descriptor; 3]>() as u32).to_le(),
+                    flags: INDIRECT.to_le(),
+                    next: 0,
+                };
+                self.put(in_ring, table);
+                self.put(lines, head(1));
+                (lines + STEP, 1)
+            }
+            Chains::Direct => {
+                let second = count + 2 * slot;
+                self.put(in_ring, head(second));
+                (usize::from(second) * STEP, second)
+            }
+        };
+        let link = |next, flags: u16| Descriptor {
+            address: 0,
+            len: 0,
+            flags: flags.to_le(),
+            next: u16::to_le(next),
+        };
+        self.put(chain, link(next + 1, 0));
+        self.put(chain + STEP, link(0, WRITE));
+        assert!(lines + size_of::<SlotLines>() <= self.layout.len);
+        SlotMemory {
+            // SAFETY: inside the buffer, as just checked.
+            lines: unsafe { self.base.add(lines) }.cast(),
+            // SAFETY: inside the buffer, as `put` has checked.
+            chain: unsafe { self.base.add(chain) }.cast(),
         }
-        slots
-    }
-
-    /// Writes the request of `slot`: its head, its data if there are any (address, length, flags
-    /// besides NEXT) and its tail of `tail_len` bytes, whose status is set to `status`.
-    ///
-    /// # Panics
-    /// If `slot` is not one of the queue's.
-    #[inline]
-    pub(super) fn write_request(
-        &mut self,
-        slot: u16,
-        head: [u64; 2],
-        data: Option<(Iova, u32, u16)>,
-        tail_len: u32,
-        status: u8,
-    ) {
-        assert!(slot < self.size && (1..=TAIL_LEN_MAX).contains(&tail_len));
-        let slot = usize::from(slot);
-        let tail_at = self.layout.tails + slot * size_of::<SlotTail>();
-        let tail_address = self.iova(tail_at).0 + u64::from(TAIL_LEN_MAX - tail_len);
-        // SAFETY: `slot` was checked against the size for which the buffer was laid out, so the
-        // slot's line, tail and chain lie inside it; `&mut self` makes this the only access of
-        // this process, and the device does not read a slot before it has been published.
-        unsafe {
-            let line = self
-                .base
-                .add(self.layout.lines)
-                .cast::<SlotLine>()
-                .add(slot);
-            (&raw mut (*line).head).write_volatile([head[0].to_le(), head[1].to_le()]);
-            let tail = self.base.add(tail_at).cast::<SlotTail>();
-            (&raw mut (*tail).status).write_volatile(status);
-            let second = self
-                .chain
-                .add(slot * self.chain_stride)
-                .cast::<Descriptor>();
-            let last = match data {
-                Some((address, len, flags)) => {
-                    (&raw mut (*second).address).write_volatile(address.0.to_le());
-                    (&raw mut (*second).len).write_volatile(len.to_le());
-                    (&raw mut (*second).flags).write_volatile((flags | NEXT).to_le());
-                    second.add(1)
-                }
-                None => {
-                    (&raw mut (*second).flags).write_volatile(WRITE.to_le());
-                    second
-                }
-            };
-            (&raw mut (*last).address).write_volatile(tail_address.to_le());
-            (&raw mut (*last).len).write_volatile(tail_len.to_le());
-        }
-    }
-
-    /// The status byte that ends the tail of `slot`.
-    #[inline]
-    pub(super) fn status(&self, slot: u16) -> u8 {
-        // SAFETY: `tail` returns a pointer inside the buffer.
-        unsafe { (&raw const (*self.tail(slot)).status).read_volatile() }
-    }
-
-    /// The le64 before the status byte of `slot`.
-    #[inline]
-    pub(super) fn value(&self, slot: u16) -> u64 {
-        // SAFETY: as in `status`.
-        u64::from_le(unsafe { (&raw const (*self.tail(slot)).value).read_volatile() })
-    }
-
-    #[inline]
-    fn tail(&self, slot: u16) -> *const SlotTail {
-        let at = self.layout.tails + usize::from(slot & self.mask) * size_of::<SlotTail>();
-        // SAFETY: the slot is masked to the size for which the buffer was laid out.
-        unsafe { self.base.add(at).cast() }
     }
 
     /// Puts `slot` into the available ring at `index`, which wraps.
-    #[inline]
+    #[inline(always)]
     pub(super) fn set_available(&mut self, index: u16, slot: u16) {
-        let at = self.layout.available + 4 + 2 * usize::from(index & self.mask);
-        // SAFETY: the index is masked, so the element lies in the ring; it is aligned as the ring.
-        unsafe { self.base.add(at).cast::<u16>().write_volatile(slot.to_le()) }
+        let at = usize::from(index) & self.mask;
+        // SAFETY: the index is masked, so the element lies in the ring.
+        unsafe { self.available.add(at).write_volatile(slot.to_le()) }
     }
 
     /// Makes the elements of the available ring below `index` visible to the device.
     #[inline]
     pub(super) fn publish(&mut self, index: u16) {
         // Release: whoever sees the index sees the elements and the requests that they name.
-        self.atomic(self.layout.available + 2)
+        self.atomic(self.available_index)
             .store(index.to_le(), Ordering::Release);
     }
 
@@ -299,37 +265,39 @@ impl QueueMemory {
     #[inline]
     pub(super) fn used_index(&self) -> u16 {
         // Acquire: what the device wrote before the index is seen after it.
-        u16::from_le(self.atomic(self.layout.used + 2).load(Ordering::Acquire))
+        u16::from_le(self.atomic(self.used_index).load(Ordering::Acquire))
     }
 
     /// The used element at `index`, which wraps: a descriptor id and a length.
-    #[inline]
+    #[inline(always)]
     pub(super) fn used_element(&self, index: u16) -> (u32, u32) {
-        let at = self.layout.used + 4 + 8 * usize::from(index & self.mask);
+        let at = usize::from(index) & self.mask;
         // SAFETY: the index is masked, so the element lies in the ring; `Layout` aligns it.
-        let element = u64::from_le(unsafe { self.base.add(at).cast::<u64>().read_volatile() });
+        let element = u64::from_le(unsafe { self.used.add(at).read_volatile() });
         (element as u32, (element >> 32) as u32)
     }
 
     /// The available index at which the device wants to be notified (EVENT_IDX).
     #[inline]
     pub(super) fn available_event(&self) -> u16 {
-        let at = self.layout.used + 4 + 8 * usize::from(self.size);
-        u16::from_le(self.atomic(at).load(Ordering::Relaxed))
+        u16::from_le(self.atomic(self.available_event).load(Ordering::Relaxed))
     }
 
     /// Whether the device wants to be notified at all (without EVENT_IDX).
     #[inline]
     pub(super) fn wants_notification(&self) -> bool {
-        let flags = u16::from_le(self.atomic(self.layout.used).load(Ordering::Relaxed));
+        let flags = u16::from_le(
+            self.atomic(self.flags(self.layout.used))
+                .load(Ordering::Relaxed),
+        );
         flags & VRING_USED_F_NO_NOTIFY as u16 == 0
     }
 
     /// Asks for an interrupt when the used index passes `index` (EVENT_IDX).
     #[inline]
     pub(super) fn set_used_event(&mut self, index: u16) {
-        let at = self.layout.available + 4 + 2 * usize::from(self.size);
-        self.atomic(at).store(index.to_le(), Ordering::Relaxed);
+        self.atomic(self.used_event)
+            .store(index.to_le(), Ordering::Relaxed);
     }
 
     /// Asks for interrupts or for none (without EVENT_IDX).
@@ -339,16 +307,22 @@ impl QueueMemory {
         } else {
             VRING_AVAIL_F_NO_INTERRUPT as u16
         };
-        self.atomic(self.layout.available)
+        self.atomic(self.flags(self.layout.available))
             .store(flags.to_le(), Ordering::Relaxed);
     }
 
+    /// The flags that begin a ring.
+    fn flags(&self, ring: usize) -> *mut u16 {
+        assert!(ring + 2 <= self.layout.len);
+        // SAFETY: inside the buffer, as just checked.
+        unsafe { self.base.add(ring) }.cast()
+    }
+
     #[inline]
-    fn atomic(&self, at: usize) -> &AtomicU16 {
-        debug_assert!(at + 2 <= self.layout.len && at.is_multiple_of(2));
-        // SAFETY: all callers pass an even offset that `Layout` placed inside the buffer, whose
-        // base is page-aligned. An atomic may be changed by others at any time.
-        unsafe { AtomicU16::from_ptr(self.base.add(at).cast()) }
+    fn atomic(&self, field: *mut u16) -> &AtomicU16 {
+        // SAFETY: all callers pass a field of this queue's rings, which `Layout` placed at an even
+        // offset inside the page-aligned buffer. An atomic may be changed by others at any time.
+        unsafe { AtomicU16::from_ptr(field) }
     }
 
     fn put(&self, at: usize, descriptor: Descriptor) {
@@ -360,5 +334,60 @@ impl QueueMemory {
     #[inline]
     fn iova(&self, offset: usize) -> Iova {
         Iova(self.base_iova.0 + offset as u64)
+    }
+}
+
+impl SlotMemory {
+    /// Writes a request: its head, its data if there are any (address, length, flags besides NEXT)
+    /// and its tail of `tail_len` bytes, whose status is set to `status`.
+    #[inline(always)]
+    pub(super) fn write(
+        &mut self,
+        head: [u64; 2],
+        data: Option<(Iova, u32, u16)>,
+        tail_len: u32,
+        status: u8,
+        displacement: Displacement,
+    ) {
+        let tail_end = self.lines.addr() as u64 + TAIL_END as u64;
+        let tail = tail_end
+            .wrapping_add(displacement.0)
+            .wrapping_sub(tail_len.into());
+        // SAFETY: the pointers lie inside the queue's memory for as long as this value exists (see
+        // the type). `&mut self` makes this the only access of this process, and the device does
+        // not read a slot before it has been published.
+        unsafe {
+            (&raw mut (*self.lines).head[0]).write_volatile(head[0].to_le());
+            (&raw mut (*self.lines).head[1]).write_volatile(head[1].to_le());
+            (&raw mut (*self.lines).status).write_volatile(status);
+            let last = match data {
+                Some((address, len, flags)) => {
+                    (&raw mut (*self.chain).address).write_volatile(address.0.to_le());
+                    (&raw mut (*self.chain).len).write_volatile(len.to_le());
+                    (&raw mut (*self.chain).flags).write_volatile((flags | NEXT).to_le());
+                    self.chain.add(1)
+                }
+                None => {
+                    (&raw mut (*self.chain).flags).write_volatile(WRITE.to_le());
+                    self.chain
+                }
+            };
+            (&raw mut (*last).address).write_volatile(tail.to_le());
+            (&raw mut (*last).len).write_volatile(tail_len.to_le());
+        }
+    }
+
+    /// The status byte that ends the tail.
+    #[inline(always)]
+    pub(super) fn status(&self) -> u8 {
+        // SAFETY: as in `write`.
+        unsafe { (&raw const (*self.lines).status).read_volatile() }
+    }
+
+    /// The le64 before the status byte.
+    #[inline(always)]
+    pub(super) fn value(&self) -> u64 {
+        // SAFETY: as in `write`.
+        u64::from_le(unsafe { (&raw const (*self.lines).value).read_volatile() })
     }
 }

@@ -1,8 +1,8 @@
 //! Virtqueues: the request path.
 //!
 //! A queue has a fixed number of slots. A slot is a request's place from [`Virtqueue::push`] until
-//! [`Virtqueue::pop`] returns it: its memory for the device, and its [`Flight`], which owns the
-//! data buffer meanwhile. That ownership is the soundness argument of the request path: memory
+//! [`Virtqueue::pop`] returns it. The [`Slot`] owns the request's memory: the small parts for good,
+//! the data buffer meanwhile. That ownership is the soundness argument of the request path: memory
 //! that the device may write has an owner that nobody else can reach, and it is handed out again
 //! only after the device has returned it, or after a reset.
 //!
@@ -11,20 +11,22 @@
 //! poisons the queue.
 
 use std::{
-    fmt,
+    fmt, mem,
     sync::{
         Arc,
         atomic::{Ordering, fence},
     },
 };
 
-use crate::{DmaBuffer, Doorbell, Error, ErrorKind, Features, Result, device::Core};
+use crate::{
+    DmaBuffer, Doorbell, Error, ErrorKind, Features, Result, arena::ArenaId, device::Core,
+};
 
 mod memory;
 #[cfg(test)]
 mod tests;
 
-use memory::{Chains, TAIL_LEN_MAX};
+use memory::{Chains, Displacement, SlotMemory, TAIL_LEN_MAX};
 
 pub(crate) use memory::QueueMemory;
 
@@ -78,9 +80,14 @@ pub struct Rejected {
 
 /// A request that the device has returned.
 #[derive(Debug)]
-pub struct Used {
-    /// The slot that the request had; it may be in use again after the next push.
-    pub slot: u16,
+pub struct Used<C> {
+    /// What the request was pushed with.
+    pub context: C,
+    /// The status byte that ends the request's tail.
+    pub status: u8,
+    /// The le64 before the status byte. Only requests with [`Tail::ValueAndStatus`] have one; for
+    /// others it is some older one.
+    pub value: u64,
     /// How many bytes the device says it wrote, data and tail together; never more than there was
     /// room for.
     pub written_len: u32,
@@ -88,13 +95,28 @@ pub struct Used {
     pub buffer: Option<DmaBuffer>,
 }
 
-/// What a slot's request owns while the device has it.
-#[derive(Default)]
-struct Flight {
+/// A request's place. Its alignment saves the request path a multiplication.
+#[repr(align(64))]
+struct Slot<C> {
+    context: C,
     buffer: Option<DmaBuffer>,
+    memory: SlotMemory,
     /// One more than the device may write, 0 while the slot is free: so one comparison refuses
     /// both a length that is too large and a request that is not in flight.
     written_limit: u32,
+    /// How many requests were pushed before this one.
+    position: u64,
+    /// The slot that is free after this one, while this one is free.
+    next_free: u32,
+}
+
+/// The end of the list of free slots.
+const NO_SLOT: u32 = u32::MAX;
+
+/// Why a request is not accepted.
+enum Refusal {
+    Foreign,
+    Full,
 }
 
 /// A contradiction between what the device wrote and what is in flight.
@@ -106,21 +128,27 @@ enum Violation {
 
 /// A split virtqueue (VIRTIO 1.3, 2.7) with one owner.
 ///
+/// `C` is a request's context: what its owner wants back with it.
+///
 /// Completions are polled. Dropped with requests in flight, it leaves their memory to the device
 /// until that is reset.
-pub struct Virtqueue {
+pub struct Virtqueue<C> {
     memory: QueueMemory,
-    flights: Box<[Flight]>,
-    /// The free slots; the last is taken next, because its lines are the ones in the cache.
-    free: Vec<u16>,
-    /// The available index after the last request pushed.
-    available: u16,
-    /// The available index that the device has been shown.
-    published: u16,
-    /// The used index after the last completion popped.
-    used: u16,
-    /// The used index that the device showed last.
-    used_seen: u16,
+    slots: Box<[Slot<C>]>,
+    /// The first of the free slots. The last one freed is taken next, because its lines are the
+    /// ones in the cache.
+    free: u32,
+    displacement: Displacement,
+    /// The arena that buffers must come from.
+    arena: ArenaId,
+    /// How many requests were pushed, shown to the device, and popped, ever. Their low 16 bits are
+    /// the ring's indices; the rest tells a request that has long been in flight from one that the
+    /// device has not been shown yet.
+    pushed: u64,
+    published: u64,
+    popped: u64,
+    /// How many requests the device had returned when it was last looked at.
+    returned: u64,
     event_idx: bool,
     index: u16,
     doorbells: u64,
@@ -129,7 +157,7 @@ pub struct Virtqueue {
     core: Arc<Core>,
 }
 
-impl Virtqueue {
+impl<C: Copy + Default> Virtqueue<C> {
     pub(crate) fn new(
         core: Arc<Core>,
         mut memory: QueueMemory,
@@ -137,19 +165,34 @@ impl Virtqueue {
         doorbell: Box<dyn Doorbell>,
     ) -> Self {
         let features = core.features();
-        let slots = memory.prepare(if features.contains(Features::INDIRECT_DESC) {
+        let chains = if features.contains(Features::INDIRECT_DESC) {
             Chains::Indirect
         } else {
             Chains::Direct
-        });
+        };
+        let slots: Box<[_]> = memory
+            .prepare(chains)
+            .into_iter()
+            .zip(1..)
+            .map(|(memory, next_free)| Slot {
+                context: C::default(),
+                buffer: None,
+                memory,
+                written_limit: 0,
+                position: 0,
+                next_free,
+            })
+            .collect();
         let mut queue = Self {
+            displacement: memory.displacement(),
             memory,
-            flights: (0..slots).map(|_| Flight::default()).collect(),
-            free: (0..slots).rev().collect(),
-            available: 0,
+            slots,
+            free: 0,
+            arena: core.arena().id(),
+            pushed: 0,
             published: 0,
-            used: 0,
-            used_seen: 0,
+            popped: 0,
+            returned: 0,
             event_idx: features.contains(Features::EVENT_IDX),
             index,
             doorbells: 0,
@@ -157,25 +200,11 @@ impl Virtqueue {
             violation: None,
             core,
         };
+        if let Some(last) = queue.slots.last_mut() {
+            last.next_free = NO_SLOT;
+        }
         queue.disarm();
         queue
-    }
-
-    /// How many requests can be in flight at once.
-    pub fn slots(&self) -> u16 {
-        self.flights.len() as u16
-    }
-
-    /// How many requests can be pushed now.
-    #[inline]
-    pub fn free_slots(&self) -> u16 {
-        self.free.len() as u16
-    }
-
-    /// How many requests have been pushed and not yet popped.
-    #[inline]
-    pub fn in_flight(&self) -> u16 {
-        self.slots() - self.free_slots()
     }
 
     /// How often the device has been notified.
@@ -183,7 +212,7 @@ impl Virtqueue {
         self.doorbells
     }
 
-    /// Puts a request into the queue and returns its slot. The device sees it after the next
+    /// Puts a request into the queue. The device sees it after the next
     /// [`commit`](Self::commit).
     ///
     /// `head` goes before the data; `tail` comes after them, its status preset to `status` so that
@@ -192,26 +221,31 @@ impl Virtqueue {
     /// # Errors
     /// The request comes back when no slot is free, or when its buffer is not from the arena of
     /// this queue's device.
-    #[inline]
+    #[inline(always)]
     pub fn push(
         &mut self,
         head: [u64; 2],
         data: Data,
         tail: Tail,
         status: u8,
-    ) -> Result<u16, Rejected> {
+        context: C,
+    ) -> Result<(), Rejected> {
         let (buffer, flags) = match data {
             Data::None => (None, 0),
             Data::ToDevice(buffer) => (Some(buffer), 0),
             Data::FromDevice(buffer) => (Some(buffer), memory::WRITE),
         };
-        let foreign = buffer
+        if buffer
             .as_ref()
-            .is_some_and(|buffer| !buffer.is_from(self.core.arena()));
-        let slot = match self.free.pop() {
-            Some(slot) if !foreign => slot,
-            slot => return Err(self.reject(slot, buffer, flags)),
+            .is_some_and(|buffer| buffer.arena_id() != self.arena)
+        {
+            return Err(self.reject(buffer, flags, Refusal::Foreign));
+        }
+        let id = self.free;
+        let Some(slot) = self.slots.get_mut(id as usize) else {
+            return Err(self.reject(buffer, flags, Refusal::Full));
         };
+        self.free = slot.next_free;
         let segment = buffer
             .as_ref()
             .map(|buffer| (buffer.iova(), buffer.len() as u32, flags));
@@ -219,28 +253,28 @@ impl Virtqueue {
             Some((_, len, memory::WRITE)) => len,
             _ => 0,
         };
-        self.memory
-            .write_request(slot, head, segment, tail.len(), status);
-        let flight = &mut self.flights[usize::from(slot)];
-        flight.buffer = buffer;
-        flight.written_limit = written + tail.len() + 1;
-        self.memory.set_available(self.available, slot);
-        self.available = self.available.wrapping_add(1);
-        Ok(slot)
+        slot.memory
+            .write(head, segment, tail.len(), status, self.displacement);
+        let before = mem::replace(&mut slot.buffer, buffer);
+        debug_assert!(before.is_none(), "a free slot owns nothing");
+        mem::forget(before);
+        slot.written_limit = written + tail.len() + 1;
+        slot.context = context;
+        slot.position = self.pushed;
+        self.memory.set_available(self.pushed as u16, id as u16);
+        self.pushed += 1;
+        Ok(())
     }
 
     #[cold]
-    fn reject(&mut self, slot: Option<u16>, buffer: Option<DmaBuffer>, flags: u16) -> Rejected {
-        let error = match slot {
+    fn reject(&self, buffer: Option<DmaBuffer>, flags: u16, refusal: Refusal) -> Rejected {
+        let error = match refusal {
             _ if self.violation.is_some() => self.poisoned(),
-            Some(slot) => {
-                self.free.push(slot);
-                Error::new(
-                    ErrorKind::InvalidInput,
-                    "the buffer is not from this device's DMA memory",
-                )
-            }
-            None => Error::new(
+            Refusal::Foreign => Error::new(
+                ErrorKind::InvalidInput,
+                "the buffer is not from this device's DMA memory",
+            ),
+            Refusal::Full => Error::new(
                 ErrorKind::Busy,
                 format!(
                     "all {} slots of queue {} are in use",
@@ -260,10 +294,10 @@ impl Virtqueue {
     /// Shows the device all requests that were pushed, and notifies it if it asked for that.
     #[inline]
     pub fn commit(&mut self) {
-        if self.available == self.published {
+        if self.pushed == self.published {
             return;
         }
-        self.memory.publish(self.available);
+        self.memory.publish(self.pushed as u16);
         // The index must be visible before the device's wish is read: the device, which publishes
         // its wish and then looks at the index again, would otherwise sleep while we see the wish
         // of before (VIRTIO 1.3, 2.7.13.4.1). A store followed by a load needs the full fence.
@@ -271,13 +305,13 @@ impl Virtqueue {
         let wanted = if self.event_idx {
             passed(
                 self.memory.available_event(),
-                self.published,
-                self.available,
+                self.published as u16,
+                self.pushed as u16,
             )
         } else {
             self.memory.wants_notification()
         };
-        self.published = self.available;
+        self.published = self.pushed;
         if wanted {
             self.doorbells += 1;
             self.doorbell.ring(self.index);
@@ -288,23 +322,25 @@ impl Virtqueue {
     ///
     /// # Errors
     /// [`ErrorKind::Protocol`] if the device returned something that it cannot have. From then on
-    /// every call does, and the requests in flight come back only by a reset.
-    #[inline]
-    pub fn pop(&mut self) -> Result<Option<Used>> {
-        if self.used == self.used_seen && !self.look()? {
+    /// nothing comes back any more, and the memory of the requests in flight only by a reset.
+    #[inline(always)]
+    pub fn pop(&mut self) -> Result<Option<Used<C>>> {
+        if self.popped == self.returned && !self.look()? {
             return Ok(None);
         }
-        let (id, written_len) = self.memory.used_element(self.used);
-        match self.flights.get_mut(id as usize) {
-            Some(flight) if written_len < flight.written_limit => {
-                flight.written_limit = 0;
-                let slot = id as u16;
-                self.used = self.used.wrapping_add(1);
-                self.free.push(slot);
+        let (id, written_len) = self.memory.used_element(self.popped as u16);
+        match self.slots.get_mut(id as usize) {
+            Some(slot) if written_len < slot.written_limit && slot.position < self.published => {
+                slot.written_limit = 0;
+                slot.next_free = self.free;
+                self.free = id;
+                self.popped += 1;
                 Ok(Some(Used {
-                    slot,
+                    context: slot.context,
+                    status: slot.memory.status(),
+                    value: slot.memory.value(),
                     written_len,
-                    buffer: flight.buffer.take(),
+                    buffer: slot.buffer.take(),
                 }))
             }
             _ => Err(self.poison(Violation::UsedElement {
@@ -317,49 +353,46 @@ impl Virtqueue {
     /// Reads the used index; true if there is something to pop.
     #[inline]
     fn look(&mut self) -> Result<bool> {
-        let seen = self.memory.used_index();
-        if seen == self.used && self.violation.is_none() {
+        let index = self.memory.used_index();
+        let new = u64::from(index.wrapping_sub(self.popped as u16));
+        if new == 0 {
             return Ok(false);
         }
-        if seen.wrapping_sub(self.used) > self.in_flight() || self.violation.is_some() {
+        if new > self.published - self.popped {
             return Err(self.poison(Violation::UsedIndex {
-                from: self.used,
-                to: seen,
+                from: self.popped as u16,
+                to: index,
                 in_flight: self.in_flight(),
             }));
         }
-        self.used_seen = seen;
+        self.returned = self.popped + new;
         if self.event_idx {
             self.park();
         }
         Ok(true)
     }
 
-    /// The status byte that the device wrote for the request that had `slot`.
-    #[inline]
-    pub fn status(&self, slot: u16) -> u8 {
-        self.memory.status(slot)
-    }
-
-    /// The value that the device wrote for the request that had `slot`, pushed with
-    /// [`Tail::ValueAndStatus`].
-    #[inline]
-    pub fn value(&self, slot: u16) -> u64 {
-        self.memory.value(slot)
+    /// Ends the requests that the device will not return, and yields their contexts without their
+    /// memory: that stays with the device until its reset. Nothing can be pushed from then on.
+    pub fn abandon(&mut self) -> Vec<C> {
+        let in_flight = self.slots.iter().filter(|slot| slot.written_limit != 0);
+        let contexts = in_flight.map(|slot| slot.context).collect();
+        self.leave();
+        contexts
     }
 
     /// Asks for an interrupt at the next completion. Returns true if there is none yet: only then
     /// will the interrupt come, and the caller may wait for it.
     pub fn arm(&mut self) -> bool {
         if self.event_idx {
-            self.memory.set_used_event(self.used);
+            self.memory.set_used_event(self.popped as u16);
         } else {
             self.memory.set_interrupts(true);
         }
         // The wish must be visible before the index is read; the device does the reverse. The
         // mirror image of the fence in `commit`.
         fence(Ordering::SeqCst);
-        self.memory.used_index() == self.used
+        self.memory.used_index() == self.popped as u16
     }
 
     /// Asks for no interrupts: completions are polled.
@@ -375,14 +408,17 @@ impl Virtqueue {
     /// With EVENT_IDX that is the only way to ask for none (VIRTIO 1.3, 2.7.10).
     #[inline]
     fn park(&mut self) {
-        self.memory.set_used_event(self.used.wrapping_sub(1));
+        self.memory
+            .set_used_event((self.popped as u16).wrapping_sub(1));
     }
 
     #[cold]
     fn poison(&mut self, violation: Violation) -> Error {
-        // Nothing more is taken from the ring, and nothing more is put into it.
-        self.used_seen = self.used;
-        self.free.clear();
+        // Nothing more is taken from the ring, because nothing counts as published, and nothing
+        // more is put into it.
+        self.returned = self.popped;
+        self.published = self.popped;
+        self.free = NO_SLOT;
         self.violation.get_or_insert(violation);
         self.poisoned()
     }
@@ -407,22 +443,30 @@ impl Virtqueue {
             format!("the device broke the rules of queue {}: {what}", self.index),
         )
     }
+}
 
-    /// Ends the requests that the device will not return and yields their slots, without their
-    /// memory: that stays with the device until its reset. Nothing can be pushed from then on.
-    pub fn abandon(&mut self) -> Vec<u16> {
-        self.free.clear();
-        let mut slots = Vec::new();
-        for (flight, slot) in self.flights.iter_mut().zip(0..) {
-            if flight.written_limit != 0 {
-                flight.written_limit = 0;
-                if let Some(buffer) = flight.buffer.take() {
-                    self.core.abandon(Box::new(buffer));
-                }
-                slots.push(slot);
+impl<C> Virtqueue<C> {
+    /// How many requests can be in flight at once.
+    pub fn slots(&self) -> u16 {
+        self.slots.len() as u16
+    }
+
+    /// How many requests have been pushed and not yet popped.
+    #[inline]
+    pub fn in_flight(&self) -> u16 {
+        (self.pushed - self.popped) as u16
+    }
+
+    /// Leaves the requests that the device will not return to it, with their memory, until its
+    /// reset. Nothing can be pushed from then on.
+    fn leave(&mut self) {
+        self.free = NO_SLOT;
+        for slot in &mut self.slots {
+            slot.written_limit = 0;
+            if let Some(buffer) = slot.buffer.take() {
+                self.core.abandon(Box::new(buffer));
             }
         }
-        slots
     }
 }
 
@@ -432,15 +476,15 @@ fn passed(event: u16, old: u16, new: u16) -> bool {
     new.wrapping_sub(event).wrapping_sub(1) < new.wrapping_sub(old)
 }
 
-impl Drop for Virtqueue {
+impl<C> Drop for Virtqueue<C> {
     fn drop(&mut self) {
         // The rings stay known to the device until its reset even when nothing is in flight.
         self.core.abandon(Box::new(self.memory.take_buffer()));
-        self.abandon();
+        self.leave();
     }
 }
 
-impl fmt::Debug for Virtqueue {
+impl<C> fmt::Debug for Virtqueue<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Virtqueue")
             .field("index", &self.index)

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     Backend, DeviceInfo, Error, ErrorKind, OpenOptions, Result, Zone, ZoneId, ZonedInfo,
-    info::ZoneShape,
+    info::ZoneShape, io_queue::Tag,
 };
 
 /// The virtio device ID of a block device (VIRTIO 1.3, 5.2.1).
@@ -27,7 +27,7 @@ const REPORT_TIME: Duration = Duration::from_secs(30);
 pub(crate) struct Opened {
     pub(crate) info: DeviceInfo,
     pub(crate) device: RunningDevice,
-    pub(crate) queues: Vec<BlkQueue>,
+    pub(crate) queues: Vec<BlkQueue<Tag>>,
 }
 
 pub(crate) fn open(
@@ -111,7 +111,7 @@ pub(crate) fn open(
 
 /// Asks for all zones and keeps what does not change of them.
 fn shapes(
-    queue: &mut BlkQueue,
+    queue: &mut BlkQueue<Tag>,
     device: &RunningDevice,
     grid: &ZoneGrid,
 ) -> Result<Box<[ZoneShape]>> {
@@ -144,7 +144,7 @@ fn report_buffer(arena: &DmaArena, zones: u32) -> Result<DmaBuffer> {
 
 /// One report, waited for. Only while opening is there nothing else to do meanwhile.
 fn report(
-    queue: &mut BlkQueue,
+    queue: &mut BlkQueue<Tag>,
     device: &RunningDevice,
     grid: &ZoneGrid,
     first: ZoneId,
@@ -154,7 +154,12 @@ fn report(
     buffer.fill(0);
     let data = Data::FromDevice(buffer);
     queue
-        .push(RequestType::ZONE_REPORT, grid.start(first), data)
+        .push(
+            RequestType::ZONE_REPORT,
+            grid.start(first),
+            data,
+            Tag::default(),
+        )
         .map_err(|rejected| rejected.error)?;
     queue.commit();
     let begun = Instant::now();

@@ -7,24 +7,27 @@ use crate::Sector;
 
 /// A request that the device has returned.
 #[derive(Debug)]
-pub struct BlkCompletion {
-    /// The slot that the request had.
-    pub slot: u16,
+pub struct BlkCompletion<C> {
+    /// What the request was pushed with.
+    pub context: C,
     /// How it ended.
     pub status: Status,
+    /// Where the device says that it put the data, if the request was an append and the status is
+    /// [`Status::OK`]; without meaning otherwise.
+    pub append_sector: Sector,
     /// Its buffer.
     pub buffer: Option<DmaBuffer>,
 }
 
 /// A virtqueue that carries block requests.
 #[derive(Debug)]
-pub struct BlkQueue {
-    ring: Virtqueue,
+pub struct BlkQueue<C> {
+    ring: Virtqueue<C>,
 }
 
-impl BlkQueue {
+impl<C: Copy + Default> BlkQueue<C> {
     /// Sends block requests through `ring`.
-    pub fn new(ring: Virtqueue) -> Self {
+    pub fn new(ring: Virtqueue<C>) -> Self {
         Self { ring }
     }
 
@@ -44,18 +47,18 @@ impl BlkQueue {
         self.ring.doorbells()
     }
 
-    /// Puts a request into the queue and returns its slot. The device sees it after the next
-    /// [`commit`](Self::commit).
+    /// Puts a request into the queue. The device sees it after the next [`commit`](Self::commit).
     ///
     /// # Errors
     /// As [`Virtqueue::push`].
-    #[inline]
+    #[inline(always)]
     pub fn push(
         &mut self,
         request_type: RequestType,
         sector: Sector,
         data: Data,
-    ) -> Result<u16, Rejected> {
+        context: C,
+    ) -> Result<(), Rejected> {
         // An append ends in a le64 and the status, all others in the status alone (VIRTIO 1.3,
         // 5.2.6).
         let tail = if request_type == RequestType::ZONE_APPEND {
@@ -65,7 +68,8 @@ impl BlkQueue {
         };
         // le32 type, le32 reserved, le64 sector.
         let head = [u64::from(request_type.0), sector.0];
-        self.ring.push(head, data, tail, Status::UNWRITTEN.0)
+        self.ring
+            .push(head, data, tail, Status::UNWRITTEN.0, context)
     }
 
     /// Shows the device all requests that were pushed, with one notification at the most.
@@ -78,24 +82,18 @@ impl BlkQueue {
     ///
     /// # Errors
     /// As [`Virtqueue::pop`].
-    #[inline]
-    pub fn pop(&mut self) -> Result<Option<BlkCompletion>> {
+    #[inline(always)]
+    pub fn pop(&mut self) -> Result<Option<BlkCompletion<C>>> {
         Ok(self.ring.pop()?.map(|used| BlkCompletion {
-            slot: used.slot,
-            status: Status(self.ring.status(used.slot)),
+            context: used.context,
+            status: Status(used.status),
+            append_sector: Sector(used.value),
             buffer: used.buffer,
         }))
     }
 
-    /// Where the append that had `slot`, and just came back with [`Status::OK`], begins according
-    /// to the device.
-    #[inline]
-    pub fn append_sector(&self, slot: u16) -> Sector {
-        Sector(self.ring.value(slot))
-    }
-
     /// As [`Virtqueue::abandon`].
-    pub fn abandon(&mut self) -> Vec<u16> {
+    pub fn abandon(&mut self) -> Vec<C> {
         self.ring.abandon()
     }
 }

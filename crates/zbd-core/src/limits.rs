@@ -1,48 +1,23 @@
-//! What becomes of a request before the device sees it: checked against the device's limits and
-//! translated into a request type and a sector.
+//! What a request must be for the device to see it: inside the limits that the device states.
 
-use vfio_virtio::{Data, DmaBuffer};
+use vfio_virtio::DmaBuffer;
 
 use crate::{
     DeviceInfo, Error, ErrorKind, Request, Result, Sector, SectorCount, ZoneAction, ZoneId,
     ZoneType, ZonedInfo, units::SECTOR_LEN, virtio::RequestType,
 };
 
-/// A request that the device can be given.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Plan {
-    pub(crate) request_type: RequestType,
-    /// The sector that goes into the request's header.
-    pub(crate) at: Sector,
-    /// For an append, the last sector at which it may begin without leaving its zone.
-    pub(crate) append_limit: Option<Sector>,
-}
-
-/// Checks `request` against what `info` allows.
+/// Checks an append and yields the first and the last sector at which it may begin.
 #[inline]
-pub(crate) fn plan(info: &DeviceInfo, request: &Request) -> Result<Plan> {
-    match request {
-        Request::Append { zone, buffer } => append(info, *zone, buffer),
-        Request::Read { at, buffer } => {
-            check_transfer(info, *at, buffer)?;
-            Ok(Plan::new(RequestType::IN, *at))
-        }
-        Request::Write { at, buffer } => {
-            check_transfer(info, *at, buffer)?;
-            check_writable(info)?;
-            Ok(Plan::new(RequestType::OUT, *at))
-        }
-        Request::Flush => Ok(Plan::new(RequestType::FLUSH, Sector(0))),
-        other => zone_command(info, other),
-    }
-}
-
-#[inline]
-fn append(info: &DeviceInfo, zone: ZoneId, buffer: &DmaBuffer) -> Result<Plan> {
+pub(crate) fn append(
+    info: &DeviceInfo,
+    zone: ZoneId,
+    buffer: &DmaBuffer,
+) -> Result<(Sector, Sector)> {
     let Some(zoned) = &info.zoned else {
         return Err(not_zoned(info));
     };
-    check_writable(info)?;
+    writable(info)?;
     let len = buffer.len() as u32;
     let sectors = SectorCount(u64::from(len) / SECTOR_LEN);
     match zoned.shapes.get(zone.0 as usize) {
@@ -53,18 +28,27 @@ fn append(info: &DeviceInfo, zone: ZoneId, buffer: &DmaBuffer) -> Result<Plan> {
                 && shape.zone_type != ZoneType::Conventional =>
         {
             let start = zoned.start(zone);
-            Ok(Plan {
-                request_type: RequestType::ZONE_APPEND,
-                at: start,
-                append_limit: Some(Sector(start.0 + (shape.capacity.0 - sectors.0))),
-            })
+            Ok((start, Sector(start.0 + (shape.capacity.0 - sectors.0))))
         }
         _ => Err(bad_append(zoned, zone, len)),
     }
 }
 
+/// Checks a read.
 #[inline]
-fn check_transfer(info: &DeviceInfo, at: Sector, buffer: &DmaBuffer) -> Result<()> {
+pub(crate) fn read(info: &DeviceInfo, at: Sector, buffer: &DmaBuffer) -> Result<()> {
+    transfer(info, at, buffer)
+}
+
+/// Checks a write.
+#[inline]
+pub(crate) fn write(info: &DeviceInfo, at: Sector, buffer: &DmaBuffer) -> Result<()> {
+    transfer(info, at, buffer)?;
+    writable(info)
+}
+
+#[inline]
+fn transfer(info: &DeviceInfo, at: Sector, buffer: &DmaBuffer) -> Result<()> {
     let len = buffer.len() as u32;
     let block_mask = info.block_size - 1;
     let sector_mask = u64::from(block_mask) / SECTOR_LEN;
@@ -80,7 +64,7 @@ fn check_transfer(info: &DeviceInfo, at: Sector, buffer: &DmaBuffer) -> Result<(
 }
 
 #[inline]
-fn check_writable(info: &DeviceInfo) -> Result<()> {
+fn writable(info: &DeviceInfo) -> Result<()> {
     if info.read_only {
         Err(read_only(info))
     } else {
@@ -88,28 +72,28 @@ fn check_writable(info: &DeviceInfo) -> Result<()> {
     }
 }
 
+/// Checks a request that neither reads nor writes data and yields what goes into its header.
 #[cold]
-fn zone_command(info: &DeviceInfo, request: &Request) -> Result<Plan> {
-    let zoned = info.zoned()?;
+pub(crate) fn command(info: &DeviceInfo, request: &Request) -> Result<(RequestType, Sector)> {
     match request {
+        Request::Flush => Ok((RequestType::FLUSH, Sector(0))),
         Request::Report { from, buffer } => {
+            info.zoned()?;
             if buffer.len() < ZonedInfo::report_len(1) {
-                return Err(Error::new(
-                    ErrorKind::InvalidRequest,
-                    format!(
-                        "a report of one zone takes {} bytes, the buffer has {}",
-                        ZonedInfo::report_len(1),
-                        buffer.len()
-                    ),
-                ));
+                return Err(invalid(format!(
+                    "a report of one zone takes {} bytes, the buffer has {}",
+                    ZonedInfo::report_len(1),
+                    buffer.len()
+                )));
             }
             if *from >= Sector(info.capacity.0) {
                 return Err(past_the_end(info, *from, 0));
             }
-            Ok(Plan::new(RequestType::ZONE_REPORT, *from))
+            Ok((RequestType::ZONE_REPORT, *from))
         }
         Request::Manage { action, zone } => {
-            check_writable(info)?;
+            let zoned = info.zoned()?;
+            writable(info)?;
             check_zone(zoned, *zone)?;
             let request_type = match action {
                 ZoneAction::Open => RequestType::ZONE_OPEN,
@@ -117,57 +101,15 @@ fn zone_command(info: &DeviceInfo, request: &Request) -> Result<Plan> {
                 ZoneAction::Finish => RequestType::ZONE_FINISH,
                 ZoneAction::Reset => RequestType::ZONE_RESET,
             };
-            Ok(Plan::new(request_type, zoned.start(*zone)))
+            Ok((request_type, zoned.start(*zone)))
         }
-        _ => {
-            check_writable(info)?;
-            Ok(Plan::new(RequestType::ZONE_RESET_ALL, Sector(0)))
+        Request::ResetAll => {
+            info.zoned()?;
+            writable(info)?;
+            Ok((RequestType::ZONE_RESET_ALL, Sector(0)))
         }
-    }
-}
-
-impl Plan {
-    #[inline]
-    fn new(request_type: RequestType, at: Sector) -> Self {
-        Self {
-            request_type,
-            at,
-            append_limit: None,
-        }
-    }
-
-    /// The request that this plan was made for.
-    #[cold]
-    pub(crate) fn into_request(self, info: &DeviceInfo, data: Data) -> Request {
-        let at = self.at;
-        let zone = || {
-            let zoned = info.zoned.as_ref();
-            zoned
-                .and_then(|zoned| zoned.zone_of(at))
-                .unwrap_or_default()
-        };
-        let action = match self.request_type {
-            RequestType::ZONE_OPEN => ZoneAction::Open,
-            RequestType::ZONE_CLOSE => ZoneAction::Close,
-            RequestType::ZONE_FINISH => ZoneAction::Finish,
-            _ => ZoneAction::Reset,
-        };
-        match (data, self.request_type) {
-            (Data::ToDevice(buffer), RequestType::ZONE_APPEND) => Request::Append {
-                zone: zone(),
-                buffer,
-            },
-            (Data::ToDevice(buffer), _) => Request::Write { at, buffer },
-            (Data::FromDevice(buffer), RequestType::ZONE_REPORT) => {
-                Request::Report { from: at, buffer }
-            }
-            (Data::FromDevice(buffer), _) => Request::Read { at, buffer },
-            (Data::None, RequestType::FLUSH) => Request::Flush,
-            (Data::None, RequestType::ZONE_RESET_ALL) => Request::ResetAll,
-            (Data::None, _) => Request::Manage {
-                action,
-                zone: zone(),
-            },
+        Request::Read { .. } | Request::Write { .. } | Request::Append { .. } => {
+            Err(invalid("a transfer is no command".to_owned()))
         }
     }
 }

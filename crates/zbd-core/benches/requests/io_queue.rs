@@ -1,0 +1,88 @@
+//! `IoQueue`, the whole of it.
+
+use std::{mem, sync::Arc, thread};
+
+use vfio_virtio::DmaBuffer;
+use zbd_core::{Backend, IoQueue, OpenOptions, Request, Sector, ZoneId, virtio::RequestType};
+use zbd_emu::{EmulatedFunction, Stepper};
+
+use crate::{
+    Driver, LEN,
+    blk_queue::DEVICE,
+    quiet::{Bell, QuietFunction},
+};
+
+/// `TYPE` is the request type, known when compiling, as it is where a request is made.
+pub(crate) struct Layer<const TYPE: u32> {
+    queue: IoQueue,
+    buffers: Vec<Option<DmaBuffer>>,
+    stepper: Stepper,
+    bell: Arc<Bell>,
+}
+
+pub(crate) fn open<const TYPE: u32>() -> Layer<TYPE> {
+    let config = DEVICE.parse().expect("the device string is well-formed");
+    let (function, mut stepper) = EmulatedFunction::stepped(&config).expect("the device starts");
+    let (function, bell) = QuietFunction::new(function);
+    // Opening waits for a zone report, so the device must be stepped meanwhile.
+    let opening = thread::spawn(move || {
+        let options = OpenOptions::default();
+        options.open_function(Arc::new(function), Backend::Emulated, "emu:".to_owned())
+    });
+    while !opening.is_finished() {
+        bell.pass_on();
+        stepper.run_until_idle();
+    }
+    let queues = opening
+        .join()
+        .expect("opening does not panic")
+        .expect("the device opens");
+    let queue = queues.into_iter().next().expect("it has a queue");
+    let buffers = (0..queue.depth())
+        .map(|_| Some(queue.buffer(LEN).expect("there is room")))
+        .collect();
+    Layer {
+        queue,
+        buffers,
+        stepper,
+        bell,
+    }
+}
+
+impl<const TYPE: u32> Driver for Layer<TYPE> {
+    fn submit(&mut self, first: u64, batch: u64) {
+        for (buffer, i) in self.buffers[..batch as usize].iter_mut().zip(first..) {
+            let Some(buffer) = buffer.take() else {
+                return;
+            };
+            let at = Sector(i * 8);
+            let zone = ZoneId(0);
+            let request = match RequestType(TYPE) {
+                RequestType::IN => Request::Read { at, buffer },
+                RequestType::OUT => Request::Write { at, buffer },
+                _ => Request::Append { zone, buffer },
+            };
+            if self.queue.submit(request, i).is_err() {
+                return;
+            }
+        }
+        self.queue.commit();
+    }
+
+    fn step(&mut self) {
+        self.bell.pass_on();
+        self.stepper.run_until_idle();
+    }
+
+    fn reap(&mut self) -> u64 {
+        let mut reaped = 0;
+        for place in &mut self.buffers {
+            let Some(done) = self.queue.poll() else {
+                break;
+            };
+            reaped += u64::from(done.result.is_ok());
+            mem::forget(mem::replace(place, done.buffer));
+        }
+        reaped
+    }
+}
