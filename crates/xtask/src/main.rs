@@ -1,6 +1,7 @@
 //! Developer commands: `cargo xtask TASK`. Each task has a file of its own.
 
 mod apt;
+mod bench;
 mod kernel;
 mod modules;
 mod paths;
@@ -17,6 +18,7 @@ const USAGE: &str = "usage: cargo xtask TASK
 tasks:
   test         everything that CI runs: setup, format, lints, docs, tests, tests in a guest
   setup        install QEMU and fetch a guest kernel, where they are missing
+  bench        count the driver's instructions per request, against the budgets
   guest-build  build what runs in and under the guest: static programs and the shim";
 
 fn main() -> ExitCode {
@@ -25,6 +27,7 @@ fn main() -> ExitCode {
     let done = match arguments[..] {
         ["test"] => test::run(),
         ["setup"] => setup::run(),
+        ["bench"] => bench::run(),
         ["guest-build"] => static_guest::run(),
         _ => {
             eprintln!("{USAGE}");
