@@ -2,7 +2,7 @@
 
 use std::{error::Error, process::ExitCode};
 
-use clap::error::{ContextKind, ContextValue};
+use clap::error::ErrorKind as ClapKind;
 use zbd_core::ErrorKind;
 
 /// The statuses that are not success.
@@ -56,8 +56,17 @@ impl Failure {
         Self::new(exit_for(during, error.kind()), chain(error))
     }
 
+    /// The same, after what could not be done.
+    pub(crate) fn doing(what: &str, error: &zbd_core::Error) -> Self {
+        let text = format!("cannot {what}: {}", chain(error));
+        Self::new(exit_for(During::Use, error.kind()), text)
+    }
+
     /// What clap has to say, on one line.
     pub(crate) fn from_command_line(error: &clap::Error) -> Self {
+        if error.kind() == ClapKind::DisplayHelpOnMissingArgumentOrSubcommand {
+            return Self::usage("a command is missing; see zbd-bench zones --help");
+        }
         // The cause comes first, then tips, then the usage, each after an empty line.
         let text = error.render().to_string();
         let mut parts: Vec<_> = text
@@ -67,14 +76,6 @@ impl Failure {
             .map(|part| part.replacen("error: ", "", 1).replace("tip: ", ""))
             .filter(|part| !part.is_empty())
             .collect();
-        if parts.is_empty()
-            || matches!(
-                error.get(ContextKind::ValidSubcommand),
-                Some(ContextValue::Strings(_))
-            ) && parts.len() > 4
-        {
-            parts = vec!["a command is missing".to_owned()];
-        }
         parts.push("see zbd-bench --help".to_owned());
         Self::new(Exit::Usage, parts.join("; "))
     }

@@ -1,9 +1,9 @@
 //! `zbd-bench zones`
 
-use zbd_core::{IoQueue, Request, Zone, ZoneAction, ZoneType};
+use zbd_core::{IoQueue, Request, Zone, ZoneAction, ZoneState, ZoneType};
 
 use crate::{
-    cli::{NamedZonesArgs, ResetAllArgs, SomeZonesArgs, ZonesCommand},
+    cli::{NamedZonesArgs, ResetAllArgs, SomeZonesArgs, ZonesCommand, ZonesFormat},
     failure::{During, Failure},
     job::{control, select},
     report,
@@ -35,7 +35,14 @@ fn manage(args: &NamedZonesArgs, action: ZoneAction, destroy: bool) -> Result<()
         consent(&queue, &zones, emulated || destroy)?;
     }
     for zone in &zones {
-        control::manage(&mut queue, action, zone.id).map_err(in_use)?;
+        control::manage(&mut queue, action, zone.id).map_err(|error| {
+            let (verb, id) = (verb(action), zone.id);
+            let what = format!(
+                "{verb} zone {id}, which is {} ({})",
+                zone.state, zone.zone_type
+            );
+            Failure::doing(&what, &error)
+        })?;
     }
     let zones = named(&mut queue, &args.zones)?;
     report::zones::zones(&queue.info().name, &zones, args.format)
@@ -47,7 +54,24 @@ fn reset_all(args: &ResetAllArgs) -> Result<(), Failure> {
     consent(&queue, &zones, emulated || args.destroy)?;
     control::execute(&mut queue, Request::ResetAll).map_err(in_use)?;
     let zones = named(&mut queue, &[])?;
-    report::zones::zones(&queue.info().name, &zones, args.format)
+    let name = &queue.info().name;
+    if args.format == ZonesFormat::Text {
+        let empty = zones.iter().filter(|z| z.state == ZoneState::Empty).count();
+        return report::print(&format!(
+            "{name}: {empty} of {} zones are empty\n",
+            zones.len()
+        ));
+    }
+    report::zones::zones(name, &zones, args.format)
+}
+
+fn verb(action: ZoneAction) -> &'static str {
+    match action {
+        ZoneAction::Open => "open",
+        ZoneAction::Close => "close",
+        ZoneAction::Finish => "finish",
+        ZoneAction::Reset => "reset",
+    }
 }
 
 fn consent(queue: &IoQueue, zones: &[Zone], given: bool) -> Result<(), Failure> {

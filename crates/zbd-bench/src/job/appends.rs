@@ -20,13 +20,12 @@ struct Zone {
 /// longest is reset.
 #[derive(Debug)]
 pub(crate) struct Appends {
-    zones: Vec<Zone>,
     /// The zones that are not full, in their order.
-    open: Vec<usize>,
+    open: Vec<Zone>,
     /// The place in `open` of the zone that is next.
     next: usize,
     /// The full zones, the oldest first.
-    full: VecDeque<usize>,
+    full: VecDeque<Zone>,
     /// How many more appends fit into all of them.
     left: u64,
 }
@@ -34,7 +33,7 @@ pub(crate) struct Appends {
 impl Appends {
     /// Appends to these zones, which are empty.
     pub(crate) fn new(areas: &[Area]) -> Self {
-        let zones: Vec<Zone> = areas
+        let open: Vec<Zone> = areas
             .iter()
             .filter(|area| area.blocks > 0)
             .filter_map(|area| {
@@ -46,11 +45,10 @@ impl Appends {
             })
             .collect();
         Self {
-            open: (0..zones.len()).collect(),
             next: 0,
-            full: VecDeque::with_capacity(zones.len()),
-            left: zones.iter().map(|zone| zone.left).sum(),
-            zones,
+            full: VecDeque::with_capacity(open.len()),
+            left: open.iter().map(|zone| zone.left).sum(),
+            open,
         }
     }
 
@@ -64,31 +62,31 @@ impl Appends {
 
     #[cold]
     fn all_full(&mut self, in_flight: usize) -> Step {
-        match self.full.front() {
-            Some(&oldest) if in_flight == 0 => {
-                self.full.pop_front();
-                self.open.push(oldest);
-                let zone = &mut self.zones[oldest];
-                zone.left = zone.blocks;
+        if in_flight > 0 {
+            return Step::Drain;
+        }
+        match self.full.pop_front() {
+            Some(zone) => {
                 self.left += zone.blocks;
+                self.open.push(Zone {
+                    left: zone.blocks,
+                    ..zone
+                });
                 Step::Reset(zone.id)
             }
-            _ => Step::Drain,
+            None => Step::Drain,
         }
     }
 
     /// The zone of the next append.
     #[inline]
     pub(crate) fn next_zone(&mut self) -> ZoneId {
-        let index = self.open[self.next];
-        let zone = &mut self.zones[index];
+        let zone = &mut self.open[self.next];
         let id = zone.id;
         zone.left -= 1;
         self.left -= 1;
         if zone.left == 0 {
-            // Keeps the order of the others; happens once a zone.
-            self.open.remove(self.next);
-            self.full.push_back(index);
+            self.filled();
         } else {
             self.next += 1;
         }
@@ -96,6 +94,13 @@ impl Appends {
             self.next = 0;
         }
         id
+    }
+
+    /// Takes the zone that is next out of the turn, and keeps the order of the others.
+    #[cold]
+    fn filled(&mut self) {
+        let zone = self.open.remove(self.next);
+        self.full.push_back(zone);
     }
 }
 

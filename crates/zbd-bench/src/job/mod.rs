@@ -88,13 +88,14 @@ pub(crate) fn run(args: &RunArgs) -> Result<Finished, Failure> {
     let spec: DeviceSpec = args.device.parse().map_err(opening)?;
     let job = Job::resolve(args, &spec)?;
     let memory_len = memory_len(&job, &spec);
-    let stop = Stop::on_interrupt();
     if memory_len > MEMORY_AT_ONCE {
         let queues = options(&job, MEMORY_AT_ONCE).open(&spec).map_err(opening)?;
         check(&job, &queues)?;
     }
     let mut queues = options(&job, memory_len).open(&spec).map_err(opening)?;
     check(&job, &queues)?;
+    // Until here an interrupt ends the process at once.
+    let stop = Stop::on_interrupt();
     let progress = Progress::new(&job);
     let (info, prepared) = match queues.first_mut() {
         Some(queue) => (

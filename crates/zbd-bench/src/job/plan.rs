@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use zbd_core::{DeviceInfo, DeviceSpec, SECTOR_LEN};
+use zbd_core::{DeviceInfo, DeviceSpec, SECTOR_LEN, ZoneId};
 
 use crate::{
     cli::{Api, Op, RunArgs, Wait},
@@ -164,6 +164,15 @@ impl Job {
             return Err(Failure::usage(format!(
                 "--block-size {size}: an {op} to {name} has {} bytes at the most",
                 zoned.max_append.bytes()
+            )));
+        }
+        let capacities = (0..zoned.zone_count).filter_map(|id| zoned.capacity(ZoneId(id)));
+        if let Some(most) = capacities.max()
+            && most.bytes() < u64::from(size)
+        {
+            return Err(Failure::usage(format!(
+                "--block-size {size}: the zones of {name} have a capacity of {} bytes at the most",
+                most.bytes()
             )));
         }
         if self.zones > zoned.zone_count {

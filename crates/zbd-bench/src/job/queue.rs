@@ -8,12 +8,13 @@
 //! something fails.
 
 use std::{
+    hint,
     sync::atomic::{AtomicU64, Ordering},
     time::{Duration, Instant},
 };
 
 use crossbeam_utils::Backoff;
-use zbd_core::{Completion, DmaBuffer, Error, ErrorKind, IoQueue, ZoneAction, ZoneId};
+use zbd_core::{DmaBuffer, Error, ErrorKind, IoQueue, Result, Sector, ZoneAction, ZoneId};
 
 use super::{
     control,
@@ -166,8 +167,9 @@ impl Driver<'_> {
                 return;
             }
             match self.idle {
-                Idle::Spin => backoff.spin(),
                 Idle::Yield => backoff.snooze(),
+                Idle::Spin if backoff.is_completed() => pause(),
+                Idle::Spin => backoff.spin(),
             }
         }
     }
@@ -177,21 +179,18 @@ impl Driver<'_> {
     fn drain(&mut self) -> bool {
         let mut submitted = 0;
         let mut count = 0;
-        while let Some(Completion {
-            token,
-            result,
-            buffer,
-        }) = self.queue.poll()
-        {
-            if token != submitted {
+        while let Some(done) = self.queue.poll() {
+            if done.token != submitted {
                 self.groups.push((submitted, count));
-                submitted = token;
+                submitted = done.token;
                 count = 0;
             }
-            self.free.extend(buffer);
-            match result {
-                Ok(_) => count += 1,
-                Err(error) => self.fail(&error),
+            match (done.result, done.buffer) {
+                (Ok(_), Some(buffer)) => {
+                    self.free.push(buffer);
+                    count += 1;
+                }
+                (result, buffer) => self.failed(result, buffer),
             }
         }
         self.groups.push((submitted, count));
@@ -208,6 +207,18 @@ impl Driver<'_> {
         }
         self.completed.store(self.measured.ios, Ordering::Relaxed);
         true
+    }
+
+    #[cold]
+    fn failed(&mut self, result: Result<Sector>, buffer: Option<DmaBuffer>) {
+        self.free.extend(buffer);
+        match result {
+            Err(error) => self.fail(&error),
+            Ok(_) => self.fail(&Error::new(
+                ErrorKind::Protocol,
+                "a request came back without its buffer",
+            )),
+        }
     }
 
     /// The first error ends the job: what would follow rests on it.
@@ -254,6 +265,15 @@ impl Driver<'_> {
         if let Err(error) = result {
             self.fail(&error);
         }
+    }
+}
+
+/// As long a pause as the backoff makes at the most, in fewer instructions: under emulation they
+/// are what waiting costs.
+#[inline]
+fn pause() {
+    for _ in 0..64 {
+        hint::spin_loop();
     }
 }
 

@@ -63,6 +63,9 @@ pub(crate) struct RandomReads {
     /// How many blocks there are up to the end of each area.
     ends: Vec<u64>,
     blocks: u64,
+    /// How many blocks each area has, if all have the same number. Then an area and a block in it
+    /// are two draws instead of one and a search.
+    each: Option<u64>,
     sectors: u64,
     rng: Rng,
 }
@@ -77,7 +80,9 @@ impl RandomReads {
                 Some(*end)
             })
             .collect();
+        let first = areas.first().map(|area| area.blocks);
         Self {
+            each: first.filter(|&each| areas.iter().all(|area| area.blocks == each)),
             areas: areas.to_vec(),
             blocks: ends.last().copied().unwrap_or_default(),
             ends,
@@ -88,6 +93,10 @@ impl RandomReads {
 
     #[inline]
     pub(crate) fn next_sector(&mut self) -> Sector {
+        if let Some(each) = self.each {
+            let area = &self.areas[self.rng.usize(..self.areas.len())];
+            return Sector(area.start.0 + self.rng.u64(..each) * self.sectors);
+        }
         let block = self.rng.u64(..self.blocks);
         let index = self.ends.partition_point(|&end| end <= block);
         let area = &self.areas[index];
@@ -104,38 +113,49 @@ mod tests {
 
     use super::*;
 
-    fn areas() -> Vec<Area> {
-        let area = |zone, start, blocks| Area {
+    fn area(zone: u32, start: u64, blocks: u64) -> Area {
+        Area {
             zone: Some(ZoneId(zone)),
             start: Sector(start),
             blocks,
-        };
+        }
+    }
+
+    fn unequal() -> Vec<Area> {
         vec![area(0, 0, 2), area(3, 300, 1), area(5, 500, 3)]
     }
 
-    const ALL: [u64; 6] = [0, 8, 300, 500, 508, 516];
+    fn read(areas: &[Area], seed: u64) -> Vec<u64> {
+        let mut reads = RandomReads::new(areas, 8, seed);
+        (0..500).map(|_| reads.next_sector().0).collect()
+    }
 
     #[test]
     fn a_sweep_reads_every_block_in_order_and_starts_again() {
-        let mut sweep = Sweep::new(&areas(), 8, Op::Read);
+        let mut sweep = Sweep::new(&unequal(), 8, Op::Read);
         let sectors: Vec<u64> = (0..8).map(|_| sweep.next_sector().0).collect();
         assert_eq!(sectors, [0, 8, 300, 500, 508, 516, 0, 8]);
     }
 
     #[test]
     fn random_reads_reach_every_block_and_nothing_else() {
-        let mut reads = RandomReads::new(&areas(), 8, 7);
-        let sectors: BTreeSet<u64> = (0..500).map(|_| reads.next_sector().0).collect();
-        assert_eq!(sectors, BTreeSet::from(ALL));
+        let sectors = BTreeSet::from_iter(read(&unequal(), 7));
+        assert_eq!(sectors, BTreeSet::from([0, 8, 300, 500, 508, 516]));
+        let equal = [area(0, 0, 2), area(1, 100, 2)];
+        let sectors = BTreeSet::from_iter(read(&equal, 7));
+        assert_eq!(sectors, BTreeSet::from([0, 8, 100, 108]));
+    }
+
+    #[test]
+    fn a_large_area_is_read_more_often_than_a_small_one() {
+        let areas = [area(0, 0, 1), area(1, 1000, 9)];
+        let small = read(&areas, 7).iter().filter(|&&at| at == 0).count();
+        assert!((25..100).contains(&small), "{small} of 500, should be 50");
     }
 
     #[test]
     fn the_same_seed_reads_the_same_blocks() {
-        let sectors = |seed| {
-            let mut reads = RandomReads::new(&areas(), 8, seed);
-            (0..50).map(|_| reads.next_sector()).collect::<Vec<_>>()
-        };
-        assert_eq!(sectors(1), sectors(1));
-        assert_ne!(sectors(1), sectors(2));
+        assert_eq!(read(&unequal(), 1), read(&unequal(), 1));
+        assert_ne!(read(&unequal(), 1), read(&unequal(), 2));
     }
 }

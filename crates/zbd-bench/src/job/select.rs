@@ -95,8 +95,7 @@ pub(crate) fn readable(zone: &Zone) -> SectorCount {
     zone.written().unwrap_or_default()
 }
 
-/// Whether opening a zone that is explicitly open elsewhere is no obstacle is the device's affair;
-/// whether data may be destroyed is ours.
+/// Refuses to touch zones that hold data, or that would be filled, unless that was allowed.
 pub(crate) fn require_consent(
     consent: bool,
     device: &str,
@@ -127,4 +126,60 @@ pub(crate) fn names(zones: &[Zone]) -> String {
 /// How many requests of the job fit into so many sectors.
 pub(crate) fn blocks(job: &Job, sectors: SectorCount) -> u64 {
     sectors.0 / (u64::from(job.block_size) / SECTOR_LEN)
+}
+
+#[cfg(test)]
+mod tests {
+    use zbd_core::{Sector, ZoneId};
+
+    use super::*;
+
+    fn zone(id: u32, state: ZoneState) -> Zone {
+        let start = Sector(u64::from(id) * 100);
+        Zone {
+            id: ZoneId(id),
+            start,
+            size: SectorCount(100),
+            capacity: SectorCount(80),
+            write_pointer: state.is_active().then_some(start),
+            zone_type: ZoneType::SequentialRequired,
+            state,
+        }
+    }
+
+    #[test]
+    fn many_zones_are_named_in_few_words() {
+        let zones: Vec<Zone> = (0..10).map(|id| zone(id, ZoneState::Full)).collect();
+        assert_eq!(names(&zones[3..4]), "zone 3");
+        assert_eq!(names(&zones[..3]), "zones 0, 1, 2");
+        assert_eq!(names(&zones), "zones 0, 1, 2, 3, 4, 5, 6, 7 and 2 more");
+    }
+
+    #[test]
+    fn consent_is_asked_for_only_where_something_would_be_lost() {
+        let full = [zone(5, ZoneState::Full)];
+        let refusal = require_consent(false, "pci:x", &full, "not empty").unwrap_err();
+        assert_eq!(refusal.exit(), crate::failure::Exit::Device);
+        assert!(refusal.message().contains("zone 5 is not empty"));
+        assert!(refusal.message().contains("--destroy"));
+        assert!(require_consent(true, "pci:x", &full, "not empty").is_ok());
+        assert!(require_consent(false, "pci:x", &[], "not empty").is_ok());
+    }
+
+    #[test]
+    fn every_zone_but_an_empty_one_must_be_reset_before_writing() {
+        let states = [
+            ZoneState::Empty,
+            ZoneState::ImplicitlyOpen,
+            ZoneState::ExplicitlyOpen,
+            ZoneState::Closed,
+            ZoneState::Full,
+        ];
+        let zones: Vec<Zone> = (0..)
+            .zip(states)
+            .map(|(id, state)| zone(id, state))
+            .collect();
+        let ids: Vec<u32> = not_empty(&zones).iter().map(|zone| zone.id.0).collect();
+        assert_eq!(ids, [1, 2, 3, 4]);
+    }
 }

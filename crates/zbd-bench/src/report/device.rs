@@ -1,7 +1,7 @@
 //! What is known of a device.
 
 use serde::Serialize;
-use zbd_core::{DeviceInfo, PageSize, SectorCount, ZoneId, ZoneType, ZonedInfo};
+use zbd_core::{DeviceInfo, SectorCount, ZoneId, ZoneType, ZonedInfo};
 
 use super::{SCHEMA, figures, print, print_json, table};
 use crate::{cli::PlainFormat, failure::Failure};
@@ -22,7 +22,7 @@ pub(crate) struct DeviceRecord {
     queue_depth: u16,
     features: Vec<&'static str>,
     memory_bytes: usize,
-    memory_page_bytes: Option<u64>,
+    memory_pages: String,
     zoned: Option<ZonedRecord>,
 }
 
@@ -69,10 +69,7 @@ impl From<&DeviceInfo> for DeviceRecord {
             queue_depth: info.queue_depth,
             features: info.features.clone(),
             memory_bytes: info.memory_len,
-            memory_page_bytes: match info.memory_pages {
-                PageSize::Base => None,
-                PageSize::Huge2M => Some(2 << 20),
-            },
+            memory_pages: info.memory_pages.to_string(),
             zoned: info.zoned.as_ref().map(ZonedRecord::from),
         }
     }
@@ -114,11 +111,11 @@ pub(crate) fn info(info: &DeviceInfo, format: PlainFormat) -> Result<(), Failure
             schema: SCHEMA,
             device,
         }),
-        PlainFormat::Text => print(&text(info, &device)),
+        PlainFormat::Text => print(&text(&device)),
     }
 }
 
-fn text(info: &DeviceInfo, device: &DeviceRecord) -> String {
+fn text(device: &DeviceRecord) -> String {
     let mut rows = Vec::new();
     let mut row = |name: &str, value: String| rows.push(vec![name.to_owned(), value]);
     row("device", device.name.clone());
@@ -159,7 +156,7 @@ fn text(info: &DeviceInfo, device: &DeviceRecord) -> String {
     }
     row("queues", device.max_queues.to_string());
     row("queue depth", device.queue_depth.to_string());
-    row("memory pages", info.memory_pages.to_string());
+    row("memory pages", device.memory_pages.clone());
     row("features", device.features.join(" "));
     table(2, rows)
 }

@@ -10,13 +10,16 @@ pub(crate) mod zones;
 
 use std::io::{self, ErrorKind, Write};
 
-use comfy_table::{CellAlignment, Table};
+use comfy_table::{CellAlignment, ContentArrangement, Table};
 use serde::Serialize;
 
 use crate::failure::Failure;
 
 /// The name of the format of everything that is printed as JSON.
 pub(crate) const SCHEMA: &str = "zbd-bench/1";
+
+/// The width of a terminal that everybody has.
+const WIDTH: u16 = 80;
 
 /// Writes to standard output. That nobody reads it (any more) is no failure.
 pub(crate) fn print(text: &str) -> Result<(), Failure> {
@@ -46,7 +49,10 @@ pub(crate) fn complain(failure: &Failure) {
 /// at the left, the others end at the right.
 pub(crate) fn table(left: usize, rows: Vec<Vec<String>>) -> String {
     let mut table = Table::new();
-    table.load_style(comfy_table::presets::NOTHING);
+    table
+        .load_style(comfy_table::presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Dynamic)
+        .set_width(WIDTH);
     for row in rows {
         table.add_row(row);
     }

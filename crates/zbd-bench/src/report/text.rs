@@ -22,7 +22,6 @@ pub(crate) fn run(finished: &Finished, bare: bool) -> Result<(), Failure> {
     text += &rest(finished);
     text.push('\n');
     text += &what_it_was(finished);
-    text.push('\n');
     if bare {
         text += "Next: zbd-bench --op write compares writes; zbd-bench list shows real devices.\n";
     }
@@ -101,8 +100,8 @@ fn rest(finished: &Finished) -> String {
         match (doorbells, measured.ios) {
             (0, _) | (_, 0) => figures::count(doorbells),
             (doorbells, ios) => format!(
-                "{:.4} per request, {:.1} requests for each",
-                doorbells as f64 / ios as f64,
+                "{}, one for every {:.1} requests",
+                figures::count(doorbells),
                 ios as f64 / doorbells as f64
             ),
         },
@@ -156,7 +155,7 @@ fn what_it_was(finished: &Finished) -> String {
     };
     let mut text = String::new();
     let device = match finished.info.backend {
-        Backend::Emulated => "a virtio-blk device in this process's memory, no hardware",
+        Backend::Emulated => "a virtio-blk device in this process, no hardware",
         _ => finished.info.name.as_str(),
     };
     let ended = match finished.interrupted {

@@ -1,0 +1,336 @@
+//! The tool as its users meet it, on the emulated device.
+
+use std::{
+    io::{BufRead, BufReader},
+    process::{Child, Command, Output, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+
+fn tool(arguments: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_zbd-bench"));
+    command.args(arguments.split_whitespace());
+    command
+}
+
+fn run(arguments: &str) -> Output {
+    tool(arguments).output().expect("the tool starts")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).expect("the tool prints text")
+}
+
+/// The output of a command that succeeds in silence.
+#[track_caller]
+fn stdout(arguments: &str) -> String {
+    let output = run(arguments);
+    assert_eq!(text(&output.stderr), "", "{arguments}");
+    assert_eq!(output.status.code(), Some(0), "{arguments}");
+    text(&output.stdout)
+}
+
+#[track_caller]
+fn json(arguments: &str) -> Value {
+    serde_json::from_str(&stdout(arguments)).expect("the tool prints JSON")
+}
+
+#[track_caller]
+fn assert_refused(arguments: &str, code: i32, word: &str) {
+    let output = run(arguments);
+    let message = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{arguments}: {message}");
+    assert_eq!(message.lines().count(), 1, "{arguments}: {message}");
+    assert!(message.starts_with("zbd-bench: "), "{message}");
+    assert!(message.contains(word), "{arguments}: {message}");
+    assert_eq!(text(&output.stdout), "", "{arguments}");
+}
+
+/// Starts the tool, to be interrupted.
+fn start(arguments: &str) -> Child {
+    let child = tool(arguments)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the tool starts");
+    thread::sleep(Duration::from_millis(500));
+    child
+}
+
+fn interrupt(child: &Child) {
+    let id = child.id().to_string();
+    let status = Command::new("kill").args(["-INT", &id]).status();
+    assert!(status.expect("kill runs").success());
+}
+
+#[test]
+fn usage_errors_end_with_2() {
+    for (arguments, word) in [
+        ("--frobnicate", "--frobnicate"),
+        ("frobnicate", "frobnicate"),
+        ("run --op fly", "fly"),
+        ("--depth 0", "--depth 0"),
+        ("--depth 257", "256"),
+        ("--depth 32768", "256"),
+        ("--depth many", "many"),
+        ("--queues 3", "has 2"),
+        ("--zones 0", "--zones 0"),
+        ("--zones 65", "64 zones"),
+        (
+            "--zones 3 --device emu:zones=4,conventional=2",
+            "2 sequential",
+        ),
+        ("--zones 49", "max_active"),
+        ("--queues 2 --zones 1", "as many zones as queues"),
+        ("--block-size 0", "--block-size 0"),
+        ("--block-size 6k", "4096"),
+        ("--block-size 1m", "524288"),
+        ("--block-size 128m --op read", "capacity"),
+        ("--block-size 1g --depth 256 --op read", "capacity"),
+        ("--count 0", "--count 0"),
+        ("--count 1 --runtime 1s", "--runtime"),
+        ("--wait interrupt", "poll is"),
+        ("--device nonsense", "nonsense"),
+        ("--device emu:zones=0", "zones=0"),
+        ("info pci:1", "PCI address"),
+        ("zones", "command is missing"),
+        ("zones open emu:", "--zone"),
+        ("zones close emu:", "--zone"),
+        ("zones finish emu:", "--zone"),
+        ("zones reset emu:", "--zone"),
+        ("zones reset emu: --zone 64", "64 zones"),
+        ("bind 0000:00:01", "PCI address"),
+    ] {
+        assert_refused(arguments, 2, word);
+    }
+}
+
+#[test]
+fn what_a_device_cannot_do_ends_with_3() {
+    for (arguments, word) in [
+        ("--device emu:model=none", "not a zoned device"),
+        ("--device emu:max-append=0", "--op write"),
+        ("--device emu:model=ha", "--op write"),
+        ("--device emu:conventional=64", "no sequential zones"),
+        ("--device /dev/null", "/dev/null"),
+        ("--device pci:ffff:ff:1f.7", "ffff:ff:1f.7"),
+        ("zones report emu:model=none", "not a zoned device"),
+        ("bind ffff:ff:1f.7", "ffff:ff:1f.7"),
+        ("unbind ffff:ff:1f.7", "ffff:ff:1f.7"),
+    ] {
+        assert_refused(arguments, 3, word);
+    }
+}
+
+#[test]
+fn a_refused_zone_command_ends_with_1_and_says_what_could_not_be_done() {
+    assert_refused(
+        "zones close emu: --zone 3",
+        1,
+        "close zone 3, which is empty",
+    );
+}
+
+#[test]
+fn every_job_completes_what_was_asked_for() {
+    // Small zones with room for less than a block at their end, so that they fill and turn.
+    let device = "emu:zones=10,zone-size=1m,zone-cap=764k,conventional=2,store=null";
+    for op in ["append", "write", "read", "randread"] {
+        for more in [
+            "--api queue",
+            "--api async",
+            "--queues 2",
+            "--depth 1 --zones 1",
+        ] {
+            let options = format!("--device {device} --op {op} --block-size 8k {more}");
+            let document = json(&format!("{options} --count 2001 --format json"));
+            let result = &document["results"][0];
+            assert_eq!(result["ios"], 2001, "{options}");
+            assert_eq!(result["errors"], 0, "{options}");
+            assert_eq!(result["bytes"], 2001 * 8192, "{options}");
+            let resets = result["zone_resets"].as_u64().expect("a number");
+            assert_eq!(resets > 0, op == "append" || op == "write", "{options}");
+            let filled = result["fill_seconds"].as_f64().expect("a number") > 0.0;
+            assert_eq!(filled, op == "read" || op == "randread", "{options}");
+        }
+    }
+}
+
+#[test]
+fn a_disk_without_zones_is_read_and_written() {
+    for op in ["write", "read", "randread"] {
+        let device = "emu:model=none,zones=1,zone-size=1m";
+        let options = format!("--device {device} --op {op} --count 1000 --queues 2 --format json");
+        let document = json(&options);
+        assert_eq!(document["results"][0]["ios"], 1000, "{op}");
+        assert_eq!(document["device"]["zoned"], Value::Null);
+    }
+}
+
+#[test]
+fn the_json_has_the_promised_fields() {
+    let document = json("run --count 500 --format json --batch 20 --zones 3");
+    assert_eq!(document["schema"], "zbd-bench/1");
+    assert_eq!(document["interrupted"], false);
+    assert_eq!(document["config"]["batch"], 20);
+    assert_eq!(document["config"]["count"], 500);
+    assert_eq!(document["config"]["seed"], 1);
+    assert_eq!(document["device"]["zoned"]["zones"], 64);
+    let result = document["results"][0].as_object().expect("an object");
+    for field in ["seconds", "iops", "bytes_per_second"] {
+        assert!(result[field].as_f64().expect("a number") > 0.0, "{field}");
+    }
+    for field in [
+        "doorbells",
+        "interrupts",
+        "zone_resets",
+        "errors",
+        "block_size",
+    ] {
+        assert!(result[field].is_u64(), "{field}");
+    }
+    assert_eq!(result["op"], "append");
+    assert_eq!(
+        (&result["depth"], &result["zones"]),
+        (&32.into(), &3.into())
+    );
+    assert!(result["cpu_seconds"]["user"].is_f64() && result["cpu_seconds"]["system"].is_f64());
+    let latency = &result["latency_ns"];
+    let quantiles = ["min", "p50", "p90", "p99", "p99_9", "p99_99", "max"];
+    let times: Vec<u64> = quantiles
+        .iter()
+        .map(|name| latency[name].as_u64().expect(name))
+        .collect();
+    assert!(times[0] > 0 && times.is_sorted(), "{latency}");
+    assert!(latency["mean"].is_f64());
+}
+
+#[test]
+fn many_requests_share_a_doorbell() {
+    let document = json("--count 9600 --device emu:event-idx=off,store=null --format json");
+    let result = &document["results"][0];
+    let doorbells = result["doorbells"].as_u64().expect("a number");
+    assert!(
+        doorbells <= 9600 / 24,
+        "{doorbells} doorbells for 9600 requests"
+    );
+}
+
+#[test]
+fn the_fio_format_has_fios_fields() {
+    let document = json("--op read --count 100 --format fio");
+    let job = &document["jobs"][0];
+    assert_eq!(job["read"]["total_ios"], 100);
+    assert_eq!(job["read"]["clat_ns"]["N"], 100);
+    assert!(job["read"]["clat_ns"]["percentile"]["99.000000"].is_u64());
+    assert_eq!(job["write"]["total_ios"], 0);
+    assert_eq!(job["iodepth_level"]["32"], 100.0);
+    assert_eq!(job["zbd_bench"]["result"]["ios"], 100);
+    assert!(job["usr_cpu"].is_f64());
+    let appends = json("--count 100 --format fio");
+    assert_eq!(appends["jobs"][0]["write"]["total_ios"], 100);
+}
+
+#[test]
+fn tables_fit_a_terminal() {
+    let output = stdout("--count 1000");
+    assert!(
+        output.lines().all(|line| line.chars().count() <= 80),
+        "{output}"
+    );
+    assert!(
+        output.contains("IOPS") && output.contains("p99.9"),
+        "{output}"
+    );
+    assert!(output.contains("This was: zone appends"), "{output}");
+    assert!(!output.contains("Next:"), "{output}");
+    let zones = stdout("zones report emu:");
+    assert!(
+        zones.lines().all(|line| line.chars().count() <= 80),
+        "{zones}"
+    );
+}
+
+#[test]
+fn zones_are_reported_in_three_formats() {
+    let device = "emu:zones=3,zone-size=2m,zone-cap=1m,conventional=1";
+    let csv = stdout(&format!("zones report {device} --format csv"));
+    let lines: Vec<&str> = csv.lines().collect();
+    assert_eq!(
+        lines[0],
+        "zone,start_sector,size_sectors,capacity_sectors,write_pointer_sector,type,state"
+    );
+    assert_eq!(lines[1], "0,0,4096,4096,,conventional,not-wp");
+    assert_eq!(lines[2], "1,4096,4096,2048,4096,seq-required,empty");
+    let one = json(&format!("zones report {device} --zone 2 --format json"));
+    assert_eq!(one["zones"][0]["start_sector"], 8192);
+    assert_eq!(one["zones"].as_array().map(Vec::len), Some(1));
+    assert_eq!(stdout(&format!("zones report {device}")).lines().count(), 5);
+}
+
+#[test]
+fn zones_change_their_state_on_command() {
+    for (command, state) in [("open", "exp-open"), ("finish", "full"), ("reset", "empty")] {
+        let document = json(&format!(
+            "zones {command} emu: --zone 1 --zone 7 --format json"
+        ));
+        for (i, id) in [(0, 1), (1, 7)] {
+            assert_eq!(document["zones"][i]["zone"], id);
+            assert_eq!(document["zones"][i]["state"], state);
+        }
+    }
+    assert!(stdout("zones reset-all emu:").contains("64 of 64"));
+}
+
+#[test]
+fn info_names_the_limits() {
+    let document = json("info emu:max-open=5,max-active=6,queues=3 --format json");
+    assert_eq!(document["device"]["zoned"]["max_open_zones"], 5);
+    assert_eq!(document["device"]["zoned"]["max_active_zones"], 6);
+    assert_eq!(document["device"]["max_queues"], 3);
+    assert!(stdout("info emu:").contains("host-managed"));
+}
+
+#[test]
+fn nobody_reading_the_output_is_no_crash() {
+    let mut child = tool("zones report emu:zones=4000,zone-size=1m --format csv")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the tool starts");
+    let mut line = String::new();
+    let mut out = BufReader::with_capacity(16, child.stdout.take().expect("is piped"));
+    out.read_line(&mut line).expect("a line");
+    drop(out);
+    let output = child.wait_with_output().expect("the tool ends");
+    assert_eq!(text(&output.stderr), "");
+    assert_eq!(output.status.code(), Some(0));
+}
+
+#[test]
+fn an_interrupt_prints_what_was_measured() {
+    for api in ["queue", "async"] {
+        let begun = Instant::now();
+        let child = start(&format!("--runtime 60s --format json --api {api}"));
+        interrupt(&child);
+        let output = child.wait_with_output().expect("the tool ends");
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        assert!(begun.elapsed() < Duration::from_secs(30));
+        let document: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        assert_eq!(document["interrupted"], true);
+        assert!(document["results"][0]["ios"].as_u64() > Some(0));
+    }
+}
+
+#[test]
+fn a_device_that_answers_nothing_can_be_interrupted() {
+    let child = start("--count 5 --device emu:model=none,latency=1h --op write");
+    let begun = Instant::now();
+    interrupt(&child);
+    let output = child.wait_with_output().expect("the tool ends");
+    assert!(begun.elapsed() < Duration::from_secs(20));
+    assert_ne!(output.status.code(), Some(0));
+    assert_eq!(text(&output.stderr).lines().count(), 1);
+}
