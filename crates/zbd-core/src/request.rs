@@ -32,7 +32,7 @@ pub enum Request {
     /// Makes all that was completed before durable.
     Flush,
     /// Reports zones from the one that contains `from` on, as many as the buffer holds. The
-    /// completed buffer is read with [`DeviceInfo::parse_report`](crate::DeviceInfo::parse_report).
+    /// completed buffer is read with [`ZonedInfo::parse_report`](crate::ZonedInfo::parse_report).
     Report {
         /// A sector of the first zone.
         from: Sector,

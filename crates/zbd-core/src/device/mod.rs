@@ -220,7 +220,6 @@ impl ZonedDevice {
             next += part.len() as u32;
             report.extend(part);
         }
-        report.truncate(report.len() - (next.saturating_sub(end) as usize).min(report.len()));
         Ok(report)
     }
 

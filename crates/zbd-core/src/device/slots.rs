@@ -57,25 +57,26 @@ impl Slots {
         Some(Slot { slots: self, id })
     }
 
-    /// Hands the completion of the request in its slot to whoever waits for it.
+    /// Hands the completion of the request in its slot to whoever waits for it. A request that has
+    /// ended already, because the lane was closed, stays as it ended.
     pub(super) fn complete(&self, done: Completion) {
         let id = done.token as u32;
         let mut state = self.lock(id);
-        let before = mem::replace(&mut *state, State::Done(done));
-        match before {
+        match mem::replace(&mut *state, State::Free) {
             State::Waiting(waker) => {
+                *state = State::Done(done);
                 drop(state);
                 if let Some(waker) = waker {
                     waker.wake();
                 }
             }
-            State::Orphaned | State::Free | State::Done(_) => {
-                // Nobody will look: the buffer goes back to the pool here.
-                let unseen = mem::replace(&mut *state, State::Free);
+            State::Orphaned => {
                 drop(state);
-                drop(unseen);
+                // Nobody will look: the buffer goes back to the pool.
+                drop(done);
                 self.release(id);
             }
+            ended @ (State::Free | State::Done(_)) => *state = ended,
         }
     }
 
