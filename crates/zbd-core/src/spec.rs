@@ -86,7 +86,7 @@ impl OpenOptions {
         match spec {
             DeviceSpec::Emulated(config) => {
                 let function = EmulatedFunction::new(config)?;
-                self.open_function(Arc::new(function), Backend::Emulated, "emu:".to_owned())
+                self.open_function(Arc::new(function), Backend::Emulated, spec.to_string())
             }
             DeviceSpec::Pci(address) => {
                 let function = VfioFunction::open(*address)?;
@@ -127,7 +127,7 @@ impl OpenOptions {
 impl fmt::Display for DeviceSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Emulated(_) => f.write_str("emu:"),
+            Self::Emulated(config) => write!(f, "emu:{config}"),
             Self::Pci(address) => write!(f, "pci:{address}"),
             Self::Kernel(path) => write!(f, "{}", path.display()),
         }

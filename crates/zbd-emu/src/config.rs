@@ -1,5 +1,6 @@
 //! What kind of device to be: every property that a device string can set.
 
+mod display;
 mod parse;
 mod resolve;
 #[cfg(test)]

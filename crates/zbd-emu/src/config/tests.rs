@@ -139,3 +139,19 @@ fn what_comes_later_is_unsupported() {
         );
     }
 }
+
+#[test]
+fn a_configuration_prints_as_the_string_that_makes_it() {
+    for options in [
+        "",
+        "zones=16,zone-size=8388608,zone-cap=6291456,max-open=4,max-active=0",
+        "size=100663296,conventional=1,block-size=512,queues=4,queue-size=64",
+        "max-append=65536,indirect=off,event-idx=off,store=null,latency=10us",
+        "model=none",
+    ] {
+        let config: EmulatedConfig = options.parse().unwrap();
+        let printed: EmulatedConfig = config.to_string().parse().unwrap();
+        assert_eq!(printed, config, "{options} printed as {config}");
+    }
+    assert_eq!(EmulatedConfig::default().to_string(), "");
+}

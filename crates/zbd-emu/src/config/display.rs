@@ -1,0 +1,79 @@
+//! The option part of the device string that stands for a configuration.
+
+use std::{fmt, time::Duration};
+
+use super::{EmulatedConfig, StoreKind, Switch, ZoneModel};
+
+impl fmt::Display for EmulatedConfig {
+    /// Writes what differs from the default; it parses back into the same configuration.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let usual = Self::default();
+        let mut options = Vec::new();
+        let mut option = |differs: bool, key: &str, value: String| {
+            if differs {
+                options.push(format!("{key}={value}"));
+            }
+        };
+        match self.size_bytes {
+            Some(size) => option(true, "size", size.to_string()),
+            None => option(self.zones != usual.zones, "zones", self.zones.to_string()),
+        }
+        let bytes = self.zone_size_bytes;
+        option(
+            bytes != usual.zone_size_bytes,
+            "zone-size",
+            bytes.to_string(),
+        );
+        for (key, value) in [
+            ("zone-cap", self.zone_capacity_bytes),
+            ("max-open", self.max_open_zones.map(u64::from)),
+            ("max-active", self.max_active_zones.map(u64::from)),
+        ] {
+            option(value.is_some(), key, value.unwrap_or_default().to_string());
+        }
+        for (key, value, default) in [
+            (
+                "conventional",
+                self.conventional_zones,
+                usual.conventional_zones,
+            ),
+            ("block-size", self.block_size_bytes, usual.block_size_bytes),
+            ("queues", self.queues.into(), usual.queues.into()),
+            (
+                "queue-size",
+                self.queue_size.into(),
+                usual.queue_size.into(),
+            ),
+        ] {
+            option(value != default, key, value.to_string());
+        }
+        let bytes = self.max_append_bytes;
+        option(
+            bytes != usual.max_append_bytes,
+            "max-append",
+            bytes.to_string(),
+        );
+        option(
+            self.model != usual.model,
+            "model",
+            self.model.key().to_owned(),
+        );
+        for (key, switch) in [("indirect", self.indirect), ("event-idx", self.event_idx)] {
+            option(switch == Switch::Off, key, "off".to_owned());
+        }
+        option(self.store == StoreKind::Null, "store", "null".to_owned());
+        let latency = humantime::format_duration(self.latency).to_string();
+        option(self.latency != Duration::ZERO, "latency", latency);
+        f.write_str(&options.join(","))
+    }
+}
+
+impl ZoneModel {
+    fn key(self) -> &'static str {
+        match self {
+            Self::HostManaged => "hm",
+            Self::HostAware => "ha",
+            Self::None => "none",
+        }
+    }
+}
