@@ -1,8 +1,12 @@
 //! Inside the guest: carries out the plan, and looks at the guest's hardware and kernel.
 
+pub mod beside;
 pub mod child;
+pub mod claim;
 pub mod function;
 pub mod init;
 pub mod kernel_log;
 pub mod kernel_view;
 pub mod panel;
+pub mod record;
+pub mod tool;

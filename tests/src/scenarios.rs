@@ -5,15 +5,24 @@
 //! own, on disks that belong to the kernel's driver and whose zones are empty.
 
 pub mod devices;
+pub mod driver_append;
+pub mod driver_cancel;
+pub mod driver_crash;
+pub mod driver_io;
+pub mod driver_refusals;
+pub mod driver_zones;
 pub mod kernel;
 pub mod shim;
+pub mod tool_device;
+pub mod tool_run;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
-use crate::guest::machine::{self, Machine};
+use crate::guest::machine::{self, Geometry, Machine};
+use crate::inside::claim::Claim;
 use crate::inside::function::Function;
 use crate::inside::kernel_view::KernelDisk;
 use crate::inside::panel::Panel;
@@ -41,6 +50,48 @@ macro_rules! guest_scenarios {
                 devices {
                     every_disk_is_alone_in_its_iommu_group,
                     function_goes_to_vfio_and_back,
+                }
+                driver_io {
+                    opened_device_is_what_was_described_and_goes_back_to_linux,
+                    sequential_writes_at_depth_are_read_back,
+                    conventional_zone_and_plain_disk_are_written_anywhere,
+                }
+                driver_append {
+                    appends_of_many_tasks_land_where_the_device_says,
+                    batch_of_appends_takes_one_doorbell,
+                    full_zone_takes_no_more,
+                }
+                driver_zones {
+                    commands_change_states,
+                    refused_commands_leave_everything_as_it_was,
+                    open_and_active_limits_are_errors,
+                    linux_sees_the_states_that_the_driver_left,
+                }
+                driver_refusals {
+                    device_that_bypasses_the_iommu_is_refused,
+                    disk_of_the_kernel_is_refused,
+                    disk_in_use_is_not_taken_from_the_kernel,
+                    second_claim_is_refused_while_the_first_lasts,
+                    plain_disk_takes_no_zone_requests,
+                }
+                driver_cancel {
+                    dropped_appends_run_to_their_end,
+                    device_is_dropped_with_requests_in_flight,
+                }
+                driver_crash {
+                    killed_process_leaves_a_usable_device,
+                }
+                tool_device {
+                    function_is_bound_described_and_given_back,
+                    user_needs_the_group_and_enough_lockable_memory,
+                    zones_are_reported_and_managed,
+                }
+                tool_run {
+                    twenty_thousand_appends_are_on_the_disk,
+                    every_operation_on_both_apis_counts_right,
+                    writing_beyond_the_zones_starts_over,
+                    interrupted_job_reports_what_it_did,
+                    bad_requests_are_refused_and_nothing_is_written,
                 }
             }
         }
@@ -118,6 +169,25 @@ impl Context {
         Ok(Function::of(disk.with_context(|| {
             format!("{} has no disk {name}", self.machine.name)
         })?))
+    }
+
+    /// What the zones of a disk should be like.
+    ///
+    /// # Errors
+    /// If the machine has no such disk, or it is not zoned.
+    pub fn geometry(&self, name: &str) -> Result<&'static Geometry> {
+        let disk = self.function(name)?.disk;
+        disk.zones
+            .as_ref()
+            .with_context(|| format!("{name} is not zoned"))
+    }
+
+    /// Hands a disk to the driver under test.
+    ///
+    /// # Errors
+    /// If the machine has no such disk, or it cannot be handed over.
+    pub fn claim(&self, name: &str) -> Result<Claim> {
+        Claim::take(self.function(name)?)
     }
 
     /// A disk as the kernel's driver shows it; gives it back to that driver if need be.

@@ -13,9 +13,9 @@ use rustix::process::{WaitOptions, wait};
 use rustix::system::{RebootCommand, finit_module, reboot};
 use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
 
-use super::child;
 use super::function::Function;
 use super::kernel_log::KernelLog;
+use super::{beside, child};
 use crate::guest::machine::Machine;
 use crate::guest::plan::{self, Plan};
 use crate::guest::report::{Event, Outcome};
@@ -25,11 +25,13 @@ const REPORT_PORT: &str = "/dev/ttyS1";
 /// Where a scenario leaves what it measured.
 const METRICS: &str = "/tmp/metrics.json";
 
-/// What `/init` does: as the first process, all; told `run NAME`, that one scenario.
+/// What `/init` does: as the first process, all; told `run NAME`, that one scenario; told
+/// `beside ROLE …`, what a scenario wants done beside it.
 pub fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let done = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["run", scenario] => run_scenario(scenario),
+        ["beside", ref role @ ..] => beside::main(role),
         _ if std::process::id() != 1 => Err(anyhow::anyhow!("this is a guest's first process")),
         _ => {
             carry_out();
