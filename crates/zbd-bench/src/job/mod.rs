@@ -4,6 +4,7 @@ mod appends;
 pub(crate) mod control;
 pub(crate) mod cpu;
 mod latency;
+mod memory;
 pub(crate) mod outcome;
 pub(crate) mod plan;
 mod prepare;
@@ -40,11 +41,6 @@ use stop::Stop;
 /// A job that needs more DMA memory than this opens the device with little first, to see whether
 /// its limits allow the job at all.
 const MEMORY_AT_ONCE: usize = 64 << 20;
-/// The ring memory of one descriptor at the most, requests included.
-const RING_LEN: usize = 256;
-/// The unit in which DMA memory is handed out.
-const PAGE: usize = 4096;
-
 /// A job and all that is known after it.
 #[derive(Debug)]
 pub(crate) struct Finished {
@@ -87,7 +83,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<Finished, Failure> {
     let opening = |error| Failure::from_device(During::Opening, &error);
     let spec: DeviceSpec = args.device.parse().map_err(opening)?;
     let job = Job::resolve(args, &spec)?;
-    let memory_len = memory_len(&job, &spec);
+    let memory_len = memory::len(&job, &spec);
     if memory_len > MEMORY_AT_ONCE {
         let queues = options(&job, MEMORY_AT_ONCE).open(&spec).map_err(opening)?;
         check(&job, &queues)?;
@@ -133,24 +129,6 @@ fn options(job: &Job, memory_len: usize) -> OpenOptions {
     }
 }
 
-/// What the job needs, and little more: memory that is pinned takes time to open.
-fn memory_len(job: &Job, spec: &DeviceSpec) -> usize {
-    // Pieces of up to 1 MiB are handed out in powers of two.
-    let pages = (job.block_size as usize).div_ceil(PAGE);
-    let pages = if pages <= 256 {
-        pages.next_power_of_two()
-    } else {
-        pages
-    };
-    let buffers = usize::from(job.depth) * usize::from(job.queues) * pages * PAGE;
-    let ring = match spec {
-        DeviceSpec::Emulated(config) => usize::from(config.queue_size),
-        _ => 1024,
-    };
-    let rings = usize::from(job.queues) * (ring * RING_LEN + (64 << 10));
-    buffers + rings + prepare::MEMORY_LEN
-}
-
 /// The job on polled queues, each with a thread of its own.
 fn on_queues(
     job: &Job,
@@ -174,7 +152,7 @@ fn on_queues(
     for (i, (queue, areas)) in queues.iter().zip(&parts).enumerate() {
         tasks.push(queue::Task {
             source: Source::new(job, i, areas),
-            buffers: buffers(job, queue, job.depth.into())?,
+            buffers: memory::buffers(job, queue, job.depth.into())?,
             batch: job.batch.into(),
             count: count_of(job, i),
             runtime: runtime(job),
@@ -262,12 +240,12 @@ fn task_sources(
         let parts = share(job, areas, tasks.min(areas.len()));
         return parts
             .iter()
-            .map(|areas| Ok((Source::new(job, 0, areas), buffers(job, queue, 1)?)))
+            .map(|areas| Ok((Source::new(job, 0, areas), memory::buffers(job, queue, 1)?)))
             .collect();
     }
     Ok(vec![(
         Source::new(job, 0, areas),
-        buffers(job, queue, tasks)?,
+        memory::buffers(job, queue, tasks)?,
     )])
 }
 
@@ -285,18 +263,4 @@ fn count_of(job: &Job, i: usize) -> u64 {
         Length::Runtime(_) => u64::MAX,
         Length::Count(count) => count / queues + u64::from((i as u64) < count % queues),
     }
-}
-
-/// Buffers with something in them.
-fn buffers(job: &Job, queue: &IoQueue, n: usize) -> Result<Vec<DmaBuffer>, Failure> {
-    let mut content = vec![0; job.block_size as usize];
-    fastrand::Rng::with_seed(job.seed).fill(&mut content);
-    (0..n)
-        .map(|_| {
-            let mut buffer = queue.buffer(content.len())?;
-            buffer.copy_from_slice(&content);
-            Ok(buffer)
-        })
-        .collect::<zbd_core::Result<_>>()
-        .map_err(|error| Failure::from_device(During::Opening, &error))
 }

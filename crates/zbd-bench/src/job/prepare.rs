@@ -28,9 +28,6 @@ pub(crate) struct Prepared {
     pub(crate) fill_seconds: f64,
 }
 
-/// The DMA memory that preparing takes at the most.
-pub(crate) const MEMORY_LEN: usize = 1 << 20;
-
 /// Makes the device ready for the job, if it may.
 pub(crate) fn prepare(
     queue: &mut IoQueue,
