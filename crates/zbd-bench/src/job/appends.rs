@@ -16,8 +16,8 @@ struct Zone {
     left: u64,
 }
 
-/// Appends to the zones of one queue in turn. When all are full, the one that has been full for
-/// longest is reset.
+/// Appends to the zones of one queue in turn. When all are full they are reset, the one that has
+/// been full for longest first: all of them, so that the job goes on with as many zones as it began.
 #[derive(Debug)]
 pub(crate) struct Appends {
     /// The zones that are not full, in their order.
@@ -28,6 +28,8 @@ pub(crate) struct Appends {
     full: VecDeque<Zone>,
     /// How many more appends fit into all of them.
     left: u64,
+    /// Whether the full zones are being reset.
+    resetting: bool,
 }
 
 impl Appends {
@@ -48,13 +50,14 @@ impl Appends {
             next: 0,
             full: VecDeque::with_capacity(open.len()),
             left: open.iter().map(|zone| zone.left).sum(),
+            resetting: false,
             open,
         }
     }
 
     #[inline]
     pub(crate) fn step(&mut self, free: u64, in_flight: usize) -> Step {
-        if self.left > 0 {
+        if self.left > 0 && !self.resetting {
             return Step::Submit(free.min(self.left));
         }
         self.all_full(in_flight)
@@ -67,6 +70,7 @@ impl Appends {
         }
         match self.full.pop_front() {
             Some(zone) => {
+                self.resetting = !self.full.is_empty();
                 self.left += zone.blocks;
                 self.open.push(Zone {
                     left: zone.blocks,
@@ -133,14 +137,13 @@ mod tests {
     }
 
     #[test]
-    fn the_zone_that_was_full_first_is_reset_when_nothing_is_in_flight() {
+    fn all_full_zones_are_reset_the_oldest_first_when_nothing_is_in_flight() {
         let mut appends = Appends::new(&areas(&[2, 1]));
         assert_eq!(zones(&mut appends, 3), [0, 1, 0]);
         assert_eq!(appends.step(4, 3), Step::Drain);
         assert_eq!(appends.step(4, 0), Step::Reset(ZoneId(1)));
-        assert_eq!(appends.step(4, 0), Step::Submit(1));
-        assert_eq!(zones(&mut appends, 1), [1]);
         assert_eq!(appends.step(4, 0), Step::Reset(ZoneId(0)));
-        assert_eq!(appends.step(1, 0), Step::Submit(1));
+        assert_eq!(appends.step(4, 0), Step::Submit(3));
+        assert_eq!(zones(&mut appends, 3), [1, 0, 0]);
     }
 }

@@ -21,8 +21,8 @@ struct Zone {
 /// writes of a commit.
 ///
 /// Hypervisors merge across the borders of zones, too, and such a write fails as a whole: after
-/// the last write to a zone everything in flight is waited for. When all zones are full, the one
-/// that has been full for longest is reset.
+/// the last write to a zone everything in flight is waited for. When all zones are full they are
+/// reset, as for [`Appends`](super::appends::Appends).
 #[derive(Debug)]
 pub(crate) struct ZoneWrites {
     /// The zone of the commit under way.
@@ -35,6 +35,8 @@ pub(crate) struct ZoneWrites {
     sectors: u64,
     /// Whether a zone has been filled and what is in flight must be waited for.
     at_border: bool,
+    /// Whether the full zones are being reset.
+    resetting: bool,
 }
 
 impl ZoneWrites {
@@ -60,6 +62,7 @@ impl ZoneWrites {
             open,
             sectors,
             at_border: false,
+            resetting: false,
         }
     }
 
@@ -70,6 +73,9 @@ impl ZoneWrites {
                 return Step::Drain;
             }
             self.at_border = false;
+        }
+        if self.resetting {
+            return self.all_full(in_flight);
         }
         self.open.extend(self.current.take());
         match self.open.pop_front() {
@@ -88,6 +94,7 @@ impl ZoneWrites {
         }
         match self.full.pop_front() {
             Some(zone) => {
+                self.resetting = !self.full.is_empty();
                 self.open.push_back(Zone { written: 0, ..zone });
                 Step::Reset(zone.id)
             }
@@ -157,16 +164,19 @@ mod tests {
     }
 
     #[test]
-    fn the_zone_that_was_full_first_is_reset_and_written_from_its_start() {
+    fn full_zones_are_reset_and_written_from_their_start() {
         let mut writes = writes(&[1, 1]);
         for zone in [0, 1000] {
             assert_eq!(writes.step(4, 0), Step::Submit(1));
             assert_eq!(sectors(&mut writes, 1), [zone]);
         }
         assert_eq!(writes.step(4, 1), Step::Drain);
-        assert_eq!(writes.step(4, 0), Step::Reset(ZoneId(0)));
-        assert_eq!(writes.step(4, 0), Step::Submit(1));
-        assert_eq!(sectors(&mut writes, 1), [0]);
-        assert_eq!(writes.step(4, 0), Step::Reset(ZoneId(1)));
+        for zone in [0, 1] {
+            assert_eq!(writes.step(4, 0), Step::Reset(ZoneId(zone)));
+        }
+        for zone in [0, 1000] {
+            assert_eq!(writes.step(4, 0), Step::Submit(1));
+            assert_eq!(sectors(&mut writes, 1), [zone]);
+        }
     }
 }
