@@ -41,7 +41,7 @@ pub enum Switch {
 
 /// The properties of an emulated device.
 ///
-/// [`Default`] is a host-managed device of 64 zones of 64 MiB in memory. The option part of a
+/// [`Default`] is a host-managed device of 64 zones of 16 MiB in memory. The option part of a
 /// device string parses into one:
 ///
 /// ```
@@ -99,7 +99,7 @@ impl Default for EmulatedConfig {
             model: ZoneModel::HostManaged,
             zones: 64,
             size_bytes: None,
-            zone_size_bytes: 64 << 20,
+            zone_size_bytes: 16 << 20,
             zone_capacity_bytes: None,
             conventional_zones: 0,
             max_open_zones: None,

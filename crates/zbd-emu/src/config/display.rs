@@ -15,7 +15,7 @@ impl fmt::Display for EmulatedConfig {
             }
         };
         match self.size_bytes {
-            Some(size) => option(true, "size", size.to_string()),
+            Some(size) => option(true, "size", size_text(size)),
             None => option(self.zones != usual.zones, "zones", self.zones.to_string()),
         }
         let bytes = self.zone_size_bytes;
@@ -24,12 +24,15 @@ impl fmt::Display for EmulatedConfig {
             "zone-size",
             bytes.to_string(),
         );
-        for (key, value) in [
-            ("zone-cap", self.zone_capacity_bytes),
-            ("max-open", self.max_open_zones.map(u64::from)),
-            ("max-active", self.max_active_zones.map(u64::from)),
+        if let Some(bytes) = self.zone_capacity_bytes {
+            option(true, "zone-cap", size_text(bytes));
+        }
+        for (key, limit) in [
+            ("max-open", self.max_open_zones),
+            ("max-active", self.max_active_zones),
         ] {
-            option(value.is_some(), key, value.unwrap_or_default().to_string());
+            let text = limit.unwrap_or_default().to_string();
+            option(limit.is_some(), key, text);
         }
         for (key, value, default) in [
             (
@@ -66,6 +69,17 @@ impl fmt::Display for EmulatedConfig {
         option(self.latency != Duration::ZERO, "latency", latency);
         f.write_str(&options.join(","))
     }
+}
+
+/// A size in the largest unit of which it is a multiple.
+fn size_text(bytes: u64) -> String {
+    [(30, "g"), (20, "m"), (10, "k")]
+        .into_iter()
+        .find(|(shift, _)| bytes > 0 && bytes.is_multiple_of(1 << shift))
+        .map_or_else(
+            || bytes.to_string(),
+            |(shift, unit)| format!("{}{unit}", bytes >> shift),
+        )
 }
 
 impl ZoneModel {

@@ -60,7 +60,7 @@ fn features_beyond_the_known_words_are_refused() {
 fn a_host_aware_device_does_without_zoned_and_then_shows_no_characteristics() {
     let mut rig = Rig::bare("model=ha");
     assert_eq!(rig.read(0x2000 + 0x5c, Width::Byte), 2);
-    assert_eq!(rig.read(0x2000 + 0x48, Width::Long), 131_072);
+    assert_eq!(rig.read(0x2000 + 0x48, Width::Long), 32_768);
     assert!(rig.negotiate(VERSION_1 | ACCESS_PLATFORM));
     assert_eq!(rig.read(0x2000 + 0x48, Width::Long), 0);
     assert_eq!(rig.read(0x2000 + 0x5c, Width::Byte), 0);
