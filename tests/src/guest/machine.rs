@@ -151,7 +151,7 @@ pub static main: Machine = Machine {
         },
     ],
     arguments: &[],
-    limit: Duration::from_secs(600),
+    limit: Duration::from_secs(300),
 };
 
 /// The shim's panel: counters to read, controls to write. Every machine has it.
