@@ -54,8 +54,8 @@ impl Status {
             ),
             binding::VIRTIO_BLK_S_ZONE_INVALID_CMD => (
                 ErrorKind::InvalidZoneState,
-                "the zone's state or type does not allow it, for a write most often because it \
-                 does not fit into what is left of the zone (ZONE_INVALID_CMD)",
+                "the zone's type or state does not allow it, or it does not fit into what is left of \
+                 the zone (ZONE_INVALID_CMD)",
             ),
             binding::VIRTIO_BLK_S_ZONE_UNALIGNED_WP => (
                 ErrorKind::UnalignedWritePointer,
