@@ -1,0 +1,23 @@
+//! Both doors of the crate, on the software device.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests may panic")]
+
+mod appends;
+mod blocking;
+mod cancellation;
+mod closing;
+mod failing;
+mod hostile;
+mod limits;
+mod meddler;
+mod model;
+mod opening;
+mod oracle;
+mod out_of_order;
+mod reports;
+mod requests;
+mod rig;
+mod rings;
+mod statuses;
+mod tasks;
+mod zones;
