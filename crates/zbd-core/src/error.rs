@@ -101,7 +101,7 @@ impl Error {
     ///
     /// `None` if the request had none, and where the device may still be using it: after
     /// [`ErrorKind::Protocol`] or [`ErrorKind::DeviceGone`] it goes back to the pool by itself
-    /// when the device has been reset.
+    /// when the device has been reset; never, if the device has gone or does not confirm its reset.
     pub fn into_buffer(self) -> Option<DmaBuffer> {
         self.0.buffer
     }

@@ -131,7 +131,7 @@ impl ZonedInfo {
     /// The zone that contains `sector`; `None` past the end of the device.
     pub fn zone_of(&self, sector: Sector) -> Option<ZoneId> {
         let id = u32::try_from(sector.0 / self.zone_size.0).ok()?;
-        (id < self.zone_count).then_some(ZoneId(id))
+        (sector < self.grid.end).then_some(ZoneId(id))
     }
 
     /// The length in bytes of a buffer for a report of `zones` zones.

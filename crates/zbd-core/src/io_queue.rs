@@ -7,6 +7,7 @@ use vfio_virtio::{Data, DmaArena, DmaBuffer, RunningDevice};
 use crate::{
     Completion, DeviceInfo, Error, ErrorKind, OpenOptions, Rejected, Request, Result, Sector,
     ZoneAction, limits,
+    units::SECTOR_LEN,
     virtio::{BlkCompletion, BlkQueue, RequestType, Status},
 };
 
@@ -46,6 +47,8 @@ pub struct IoQueue {
     queue: BlkQueue<Tag>,
     info: Arc<DeviceInfo>,
     arena: DmaArena,
+    /// The bits that are not set in a sector at which a block begins.
+    append_mask: u64,
     /// Polls in a row that found nothing.
     idle_polls: u32,
     /// Why nothing more is taken from the device.
@@ -97,6 +100,7 @@ impl IoQueue {
     ) -> Self {
         Self {
             queue,
+            append_mask: u64::from(info.block_size) / SECTOR_LEN - 1,
             info,
             arena: device.arena().clone(),
             idle_polls: 0,
@@ -285,7 +289,9 @@ impl IoQueue {
             Err(refused(&self.info, &tag, done.status))
         } else if tag.append_limit == NO_APPEND {
             Ok(tag.at)
-        } else if (tag.at..=tag.append_limit).contains(&done.append_sector) {
+        } else if (tag.at..=tag.append_limit).contains(&done.append_sector)
+            && done.append_sector.0 & self.append_mask == 0
+        {
             Ok(done.append_sector)
         } else {
             Err(stray_append(&self.info, &tag, done.append_sector))
@@ -368,7 +374,7 @@ fn stray_append(info: &DeviceInfo, tag: &Tag, sector: Sector) -> Error {
     Error::new(
         ErrorKind::Protocol,
         format!(
-            "{}: an append to {} was put at sector {sector}, in {}; the device does not keep appends in their zone, and may have written over what belongs to others",
+            "{}: an append to {} came back with sector {sector}, in {}: the device puts appends where they do not belong, and may have written over what belongs to others",
             info.name,
             zone_of(tag.at),
             zone_of(sector),

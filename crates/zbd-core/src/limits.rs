@@ -25,7 +25,7 @@ pub(crate) fn append(
             if len.is_multiple_of(zoned.write_granularity)
                 && sectors <= zoned.max_append
                 && sectors <= shape.capacity
-                && shape.zone_type != ZoneType::Conventional =>
+                && shape.zone_type == ZoneType::SequentialRequired =>
         {
             let start = zoned.start(zone);
             Ok((start, Sector(start.0 + (shape.capacity.0 - sectors.0))))
@@ -151,12 +151,12 @@ fn past_the_end(info: &DeviceInfo, at: Sector, len: u32) -> Error {
 fn bad_append(zoned: &ZonedInfo, zone: ZoneId, len: u32) -> Error {
     let shape = match check_zone(zoned, zone) {
         Err(error) => return error,
-        Ok(ZoneType::Conventional) => {
+        Ok(ZoneType::SequentialRequired) => zoned.shapes[zone.0 as usize],
+        Ok(other) => {
             return invalid(format!(
-                "zone {zone} is conventional: it is written at chosen sectors and takes no appends"
+                "zone {zone} is {other}: it is written at chosen sectors and takes no appends"
             ));
         }
-        Ok(_) => zoned.shapes[zone.0 as usize],
     };
     if zoned.max_append.0 == 0 {
         return Error::new(

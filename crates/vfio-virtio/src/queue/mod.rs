@@ -414,11 +414,7 @@ impl<C: Copy + Default> Virtqueue<C> {
 
     #[cold]
     fn poison(&mut self, violation: Violation) -> Error {
-        // Nothing more is taken from the ring, because nothing counts as published, and nothing
-        // more is put into it.
-        self.returned = self.popped;
-        self.published = self.popped;
-        self.free = NO_SLOT;
+        self.end();
         self.violation.get_or_insert(violation);
         self.poisoned()
     }
@@ -457,10 +453,19 @@ impl<C> Virtqueue<C> {
         (self.pushed - self.popped) as u16
     }
 
+    /// Nothing more is taken from the ring, because nothing counts as pushed; nothing more is put
+    /// into it; and what the device has not been shown, it will not be.
+    fn end(&mut self) {
+        self.free = NO_SLOT;
+        self.returned = self.popped;
+        self.published = self.popped;
+        self.pushed = self.popped;
+    }
+
     /// Leaves the requests that the device will not return to it, with their memory, until its
     /// reset. Nothing can be pushed from then on.
     fn leave(&mut self) {
-        self.free = NO_SLOT;
+        self.end();
         for slot in &mut self.slots {
             slot.written_limit = 0;
             if let Some(buffer) = slot.buffer.take() {

@@ -13,6 +13,7 @@ mod queue;
 mod reads;
 pub(crate) mod select;
 mod source;
+mod spin;
 mod stop;
 mod tasks;
 mod writes;

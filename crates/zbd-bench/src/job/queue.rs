@@ -8,7 +8,6 @@
 //! something fails.
 
 use std::{
-    hint,
     sync::atomic::{AtomicU64, Ordering},
     time::{Duration, Instant},
 };
@@ -20,6 +19,7 @@ use super::{
     control,
     outcome::Measured,
     source::{Source, Step},
+    spin::Spin,
     stop::Stop,
 };
 
@@ -152,6 +152,7 @@ impl Driver<'_> {
     #[inline]
     fn wait(&mut self, free: usize) {
         let backoff = Backoff::new();
+        let mut spin = Spin::default();
         let mut fruitless = 0;
         while self.queue.in_flight() > 0 {
             if self.drain() {
@@ -168,8 +169,7 @@ impl Driver<'_> {
             }
             match self.idle {
                 Idle::Yield => backoff.snooze(),
-                Idle::Spin if backoff.is_completed() => pause(),
-                Idle::Spin => backoff.spin(),
+                Idle::Spin => spin.once(),
             }
         }
     }
@@ -177,9 +177,13 @@ impl Driver<'_> {
     /// Takes everything that has come back. False if there was nothing.
     #[inline]
     fn drain(&mut self) -> bool {
+        let mut next = self.queue.poll();
+        if next.is_none() {
+            return false;
+        }
         let mut submitted = 0;
         let mut count = 0;
-        while let Some(done) = self.queue.poll() {
+        while let Some(done) = next {
             if done.token != submitted {
                 self.groups.push((submitted, count));
                 submitted = done.token;
@@ -192,12 +196,9 @@ impl Driver<'_> {
                 }
                 (result, buffer) => self.failed(result, buffer),
             }
+            next = self.queue.poll();
         }
         self.groups.push((submitted, count));
-        if self.groups.len() == 1 && count == 0 {
-            self.groups.clear();
-            return false;
-        }
         let now = self.look_at_clock();
         for (submitted, count) in self.groups.drain(..) {
             if count > 0 {
@@ -265,15 +266,6 @@ impl Driver<'_> {
         if let Err(error) = result {
             self.fail(&error);
         }
-    }
-}
-
-/// As long a pause as the backoff makes at the most, in fewer instructions: under emulation they
-/// are what waiting costs.
-#[inline]
-fn pause() {
-    for _ in 0..64 {
-        hint::spin_loop();
     }
 }
 

@@ -157,7 +157,15 @@ fn a_stray_append_ends_as_an_error_and_the_queue_goes_on() {
 }
 
 #[test]
-#[ignore = "a commit after the lie still shows the device what has been reported as failed"]
+fn an_append_inside_its_zone_but_inside_a_block_is_an_error() {
+    let mut rig = Rig::stepped(GEOMETRY);
+    rig.device.control.inject(Fault::AppendSector(1));
+    let request = rig.append(0, 4096, 1);
+    let done = rig.run(request);
+    assert_eq!(done.result.unwrap_err().kind(), ErrorKind::Protocol);
+}
+
+#[test]
 fn what_was_not_committed_when_the_device_lied_is_never_carried_out() {
     let mut rig = Rig::stepped(GEOMETRY);
     rig.device.control.inject(Fault::UsedId(77));

@@ -174,7 +174,6 @@ fn geometry_is_reported_as_it_is() {
 }
 
 #[test]
-#[ignore = "zone_of counts what a short last zone lacks as part of it"]
 fn past_a_short_last_zone_there_is_no_zone() {
     let rig = Rig::stepped("size=10m,zone-size=3m,store=null");
     let info = rig.queue.info().zoned().unwrap();
