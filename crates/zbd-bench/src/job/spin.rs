@@ -2,8 +2,14 @@
 
 use std::hint;
 
-/// Pauses between polls: shortly at first, then for a sixteenth of the wait so far, so that what
-/// has come back is found late by no more than that.
+/// The shortest burst of pauses.
+const SHORTEST: u32 = 4;
+/// The longest burst while the wait is young, and the longest at all.
+const YOUNG: u32 = 64;
+const LONGEST: u32 = 1024;
+
+/// Pauses between polls: bursts that double up to 64 pauses, and then are a sixteenth of the wait so
+/// far, so that what has come back is found late by no more than that.
 ///
 /// Unlike crossbeam's backoff it executes hardly anything but pauses: under emulation, where a
 /// pause takes as long as many instructions, that is what waiting costs.
@@ -17,35 +23,40 @@ impl Spin {
     /// Pauses once more.
     #[inline]
     pub(crate) fn once(&mut self) {
-        let sixteens = self.sixteens();
-        for _ in 0..sixteens {
-            pause_sixteen_times();
+        let burst = self.burst();
+        for _ in 0..burst / 16 {
+            sixteen_pauses();
         }
-        self.paused = self.paused.saturating_add(sixteens * 16);
+        for _ in 0..burst % 16 / 4 {
+            four_pauses();
+        }
+        self.paused = self.paused.saturating_add(burst);
     }
 
-    /// How many times sixteen pauses come next.
+    /// How many pauses come next, a multiple of four.
     #[inline]
-    fn sixteens(&self) -> u32 {
-        match self.paused {
-            0..64 => 1,
-            paused => (paused / 1024).clamp(1, 16) * 4,
-        }
+    fn burst(&self) -> u32 {
+        let longest = (self.paused / 16).clamp(YOUNG, LONGEST);
+        self.paused.clamp(SHORTEST, longest) & !3
     }
 }
 
-/// Without a loop, which would cost more than what it repeats.
+// Without loops, which would cost more than what they repeat.
+
 #[inline(always)]
-fn pause_sixteen_times() {
-    macro_rules! pause {
-        ($($n:literal)*) => {
-            $({
-                let _ = $n;
-                hint::spin_loop();
-            })*
-        };
-    }
-    pause!(1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16);
+fn four_pauses() {
+    hint::spin_loop();
+    hint::spin_loop();
+    hint::spin_loop();
+    hint::spin_loop();
+}
+
+#[inline(always)]
+fn sixteen_pauses() {
+    four_pauses();
+    four_pauses();
+    four_pauses();
+    four_pauses();
 }
 
 #[cfg(test)]
@@ -53,20 +64,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_grow_with_the_wait_and_stay_a_small_part_of_it() {
+    fn bursts_grow_with_the_wait_and_stay_a_small_part_of_it() {
         let mut spin = Spin::default();
-        let mut longest = 0;
+        let mut bursts = Vec::new();
         while spin.paused < 1 << 20 {
-            let next = spin.sixteens() * 16;
-            assert!(next >= longest, "never shorter again");
+            let burst = spin.burst();
             assert!(
-                next <= 64.max(spin.paused / 16),
-                "{next} after {}",
+                burst <= YOUNG.max(spin.paused / 16),
+                "{burst} after {}",
                 spin.paused
             );
-            longest = next;
-            spin.paused += next;
+            bursts.push(burst);
+            spin.paused += burst;
         }
-        assert_eq!(longest, 1024);
+        assert_eq!(bursts[..6], [4, 4, 8, 16, 32, 64]);
+        assert!(bursts.is_sorted(), "never shorter again");
+        assert_eq!(bursts.last(), Some(&LONGEST));
     }
 }
