@@ -1,5 +1,6 @@
 //! Inside the guest: carries out the plan, and looks at the guest's hardware and kernel.
 
+pub mod batch;
 pub mod beside;
 pub mod child;
 pub mod claim;

@@ -20,7 +20,6 @@ const MODERN_BASE: u16 = 0x1040;
 
 const CFG_COMMON: u8 = 1;
 const CFG_NOTIFY: u8 = 2;
-const CFG_ISR: u8 = 3;
 const CFG_DEVICE: u8 = 4;
 
 /// The length of `struct virtio_pci_cap`.
@@ -177,7 +176,6 @@ impl Found {
             CFG_NOTIFY => self.notify.is_none() && cap_len >= NOTIFY_CAP_LEN,
             CFG_DEVICE => self.device.is_none(),
             // With MSI-X or polling the interrupt status register is never read.
-            CFG_ISR => false,
             _ => false,
         };
         // "Reserved for future use": a driver MUST ignore capabilities with other BARs.

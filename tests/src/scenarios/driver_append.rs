@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 use zbd_core::{ErrorKind, IoQueue, Request, ZoneId, ZoneState, ZonedDevice};
 
 use super::Context;
+use crate::inside::batch;
 use crate::inside::claim::{block_on, ensure_same_zones, records, records_seen_by_linux};
 use crate::inside::record::{Placed, Record, UNIT, ensure_same};
 
@@ -135,14 +136,14 @@ pub(super) fn batch_of_appends_takes_one_doorbell(context: &mut Context) -> Resu
     let before = queue.doorbells();
     let mut placed = Vec::new();
     let mut seconds = 0.0;
-    for batch in 0..BATCHES {
+    for number in 0..BATCHES {
         let record = |sequence: u64| Record {
             seed: 3,
             sequence,
             zone: 2 + (sequence % 4) as u32,
             units: 1,
         };
-        let sequences = batch * DEPTH..(batch + 1) * DEPTH;
+        let sequences = number * DEPTH..(number + 1) * DEPTH;
         let mut requests = Vec::new();
         for sequence in sequences.clone() {
             let mut buffer = queue.buffer(UNIT)?;
@@ -150,18 +151,8 @@ pub(super) fn batch_of_appends_takes_one_doorbell(context: &mut Context) -> Resu
             let zone = ZoneId(record(sequence).zone);
             requests.push((sequence, Request::Append { zone, buffer }));
         }
-        let start = Instant::now();
-        for (token, request) in requests {
-            queue
-                .submit(request, token)
-                .map_err(zbd_core::Error::from)?;
-        }
-        queue.commit();
-        let mut ended = Vec::new();
-        while queue.in_flight() > 0 {
-            ended.extend(queue.poll());
-        }
-        seconds += start.elapsed().as_secs_f64();
+        let (ended, took) = batch::run(&mut queue, requests)?;
+        seconds += took;
         let mut tokens: Vec<u64> = ended.iter().map(|done| done.token).collect();
         tokens.sort_unstable();
         ensure!(tokens.iter().copied().eq(sequences), "{tokens:?}");

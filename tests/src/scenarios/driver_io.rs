@@ -1,7 +1,7 @@
 //! The driver under test opens devices, reads and writes.
 
 use std::fs;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use zbd_core::{
@@ -10,6 +10,7 @@ use zbd_core::{
 };
 
 use super::Context;
+use crate::inside::batch;
 use crate::inside::claim::{block_on, ensure_same_zones, records};
 use crate::inside::record::{Placed, Record, UNIT, ensure_same};
 
@@ -145,23 +146,14 @@ impl Run {
         let doorbells = queue.doorbells();
         let mut data = vec![Vec::new(); records.len()];
         let mut seconds = 0.0;
-        for (batch, records) in records.chunks(DEPTH as usize).enumerate() {
+        for (number, records) in records.chunks(DEPTH as usize).enumerate() {
             let mut requests = Vec::new();
             for placed in records {
                 requests.push(request(placed, queue.buffer(UNIT)?));
             }
-            let start = Instant::now();
-            for (token, request) in (batch as u64 * DEPTH..).zip(requests) {
-                queue
-                    .submit(request, token)
-                    .map_err(zbd_core::Error::from)?;
-            }
-            queue.commit();
-            let mut ended = Vec::new();
-            while queue.in_flight() > 0 {
-                ended.extend(queue.poll());
-            }
-            seconds += start.elapsed().as_secs_f64();
+            let tokens = number as u64 * DEPTH..;
+            let (ended, took) = batch::run(queue, tokens.zip(requests))?;
+            seconds += took;
             for done in ended {
                 let index = usize::try_from(done.token)?;
                 let sector = done.result.with_context(|| format!("request {index}"))?;
