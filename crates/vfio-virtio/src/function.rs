@@ -5,7 +5,7 @@
 
 use std::{fmt, ops::RangeInclusive, sync::Arc};
 
-use crate::{EventFd, HostMemory, Result};
+use crate::{Error, ErrorKind, EventFd, HostMemory, Result};
 
 /// An address in the device's view of memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -25,6 +25,9 @@ pub enum Translation {
     Iommu,
     /// A software device looks addresses up in what was mapped: confined without an IOMMU.
     Software,
+    /// Nothing translates: addresses are physical, and nothing confines the function to what it
+    /// was given (no-IOMMU mode). Memory is given with [`PciFunction::pin_dma`].
+    Physical,
 }
 
 /// A PCI function that a driver has claimed.
@@ -76,6 +79,23 @@ pub trait PciFunction: Send + Sync + 'static {
     /// When nothing is mapped there or the platform refuses.
     fn unmap_dma(&self, iova: Iova) -> Result<()>;
 
+    /// Locks `memory` and yields the physical address of each of its pages, in the unit of
+    /// [`HostMemory::page_size`]. Only where [`translation`](Self::translation) is
+    /// [`Translation::Physical`]; there it takes the place of [`map_dma`](Self::map_dma), and
+    /// [`unmap_dma`](Self::unmap_dma) of the first address ends it.
+    ///
+    /// The function keeps `memory` alive until then.
+    ///
+    /// # Errors
+    /// When the function's addresses are translated, or the memory cannot be locked.
+    fn pin_dma(&self, memory: Arc<HostMemory>) -> Result<Vec<Iova>> {
+        drop(memory);
+        Err(Error::new(
+            ErrorKind::Unsupported,
+            format!("the addresses of {} are translated", self.name()),
+        ))
+    }
+
     /// The number of MSI-X vectors, 0 where there is no MSI-X.
     fn msix_vectors(&self) -> u16;
 
@@ -90,6 +110,27 @@ pub trait PciFunction: Send + Sync + 'static {
     /// # Errors
     /// When the platform refuses.
     fn disable_msix(&self) -> Result<()>;
+
+    /// Delivers `notice` to `event`, replacing what was delivered before; `None` ends it. Returns
+    /// false where the platform has no such notice.
+    ///
+    /// # Errors
+    /// When the platform refuses.
+    fn notify(&self, notice: Notice, event: Option<&EventFd>) -> Result<bool> {
+        let _ = (notice, event);
+        Ok(false)
+    }
+}
+
+/// What the platform tells the owner of a function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Notice {
+    /// The function is wanted back: it is being unplugged, or bound to another driver. Whoever
+    /// asks waits until it is given up.
+    ReleaseRequest,
+    /// The bus reports an error of the function that cannot be corrected.
+    BusError,
 }
 
 /// The registers behind one base address register.
@@ -112,11 +153,11 @@ pub trait Bar: Send + Sync {
     /// As [`read`](Self::read).
     fn write(&self, offset: u64, width: Width, value: u32) -> Result<()>;
 
-    /// A handle that writes the 16-bit register at `offset` with as little work as possible.
+    /// A handle that writes the register of `width` at `offset` with as little work as possible.
     ///
     /// # Errors
     /// As [`read`](Self::read).
-    fn doorbell(self: Arc<Self>, offset: u64) -> Result<Box<dyn Doorbell>>;
+    fn doorbell(self: Arc<Self>, offset: u64, width: Width) -> Result<Box<dyn Doorbell>>;
 }
 
 /// The width of a register access.
@@ -135,6 +176,6 @@ pub enum Width {
 /// Writes to DMA memory made before [`ring`](Self::ring) are visible to the device before it sees
 /// the ring.
 pub trait Doorbell: Send + Sync {
-    /// Writes `value` to the register.
-    fn ring(&self, value: u16);
+    /// Writes as much of `value` to the register as that holds.
+    fn ring(&self, value: u32);
 }

@@ -29,7 +29,7 @@ pub use arena::{DmaArena, DmaBuffer};
 pub use device::{Config, ConfiguredDevice, Negotiation, QueueOptions, RunningDevice};
 pub use error::{Error, ErrorKind, Result};
 pub use features::Features;
-pub use function::{Bar, Doorbell, Iova, PciFunction, Translation, Width};
+pub use function::{Bar, Doorbell, Iova, Notice, PciFunction, Translation, Width};
 pub use memory::{HostMemory, PageSize};
 pub use queue::{Data, Rejected, Tail, Used, Virtqueue};
 pub use vfio::VfioFunction;

@@ -64,8 +64,8 @@ impl Region {
         self.bar.write(self.locate(offset, width)?, width, value)
     }
 
-    pub(crate) fn doorbell(&self, offset: u64) -> Result<Box<dyn crate::Doorbell>> {
-        Arc::clone(&self.bar).doorbell(self.locate(offset, Width::Word)?)
+    pub(crate) fn doorbell(&self, offset: u64, width: Width) -> Result<Box<dyn crate::Doorbell>> {
+        Arc::clone(&self.bar).doorbell(self.locate(offset, width)?, width)
     }
 
     fn locate(&self, offset: u64, width: Width) -> Result<u64> {

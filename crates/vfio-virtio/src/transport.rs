@@ -178,7 +178,7 @@ impl Transport {
     fn doorbell(&self) -> Result<Box<dyn Doorbell>> {
         let notify_off = u64::from(self.read_word(QUEUE_NOTIFY_OFF)?);
         let offset = notify_off * u64::from(self.structures.notify_off_multiplier);
-        self.structures.notify.doorbell(offset)
+        self.structures.notify.doorbell(offset, Width::Word)
     }
 
     fn write_address(&self, register: u64, address: Iova) -> Result<()> {

@@ -208,7 +208,7 @@ impl Bar for RegisterBar {
         self.shared.write(offset, width, value)
     }
 
-    fn doorbell(self: Arc<Self>, offset: u64) -> Result<Box<dyn Doorbell>> {
+    fn doorbell(self: Arc<Self>, offset: u64, _width: Width) -> Result<Box<dyn Doorbell>> {
         let queues = u64::from(self.shared.access().config.queues);
         let queue = offset
             .checked_sub(NOTIFY_OFFSET)
@@ -242,10 +242,10 @@ impl QueueDoorbell {
 
 impl Doorbell for QueueDoorbell {
     #[inline]
-    fn ring(&self, value: u16) {
+    fn ring(&self, value: u32) {
         // As for a write to the register: what is not the queue's index is not heard.
-        if value == self.queue {
-            self.bell().kick(value);
+        if value == u32::from(self.queue) {
+            self.bell().kick(self.queue);
         }
     }
 }

@@ -314,7 +314,7 @@ impl<C: Copy + Default> Virtqueue<C> {
         self.published = self.pushed;
         if wanted {
             self.doorbells += 1;
-            self.doorbell.ring(self.index);
+            self.doorbell.ring(self.index.into());
         }
     }
 

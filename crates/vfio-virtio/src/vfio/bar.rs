@@ -128,13 +128,18 @@ impl Bar for VfioBar {
         Ok(())
     }
 
-    fn doorbell(self: Arc<Self>, offset: u64) -> Result<Box<dyn Doorbell>> {
-        Ok(match self.locate(offset, Width::Word)? {
+    fn doorbell(self: Arc<Self>, offset: u64, width: Width) -> Result<Box<dyn Doorbell>> {
+        Ok(match self.locate(offset, width)? {
             Some((window, at)) => Box::new(MappedDoorbell {
                 window: Arc::clone(window),
                 at,
+                width,
             }),
-            None => Box::new(KernelDoorbell { bar: self, offset }),
+            None => Box::new(KernelDoorbell {
+                bar: self,
+                offset,
+                width,
+            }),
         })
     }
 }
@@ -178,13 +183,14 @@ struct MappedDoorbell {
     window: Arc<Window>,
     /// Found by `locate`.
     at: usize,
+    width: Width,
 }
 
 impl Doorbell for MappedDoorbell {
     #[inline]
-    fn ring(&self, value: u16) {
+    fn ring(&self, value: u32) {
         before_register_write();
-        self.window.write(self.at, Width::Word, value.into());
+        self.window.write(self.at, self.width, value);
     }
 }
 
@@ -192,17 +198,16 @@ impl Doorbell for MappedDoorbell {
 struct KernelDoorbell {
     bar: Arc<VfioBar>,
     offset: u64,
+    width: Width,
 }
 
 impl Doorbell for KernelDoorbell {
-    fn ring(&self, value: u16) {
+    fn ring(&self, value: u32) {
         before_register_write();
         let bar = &self.bar;
+        let bytes = &value.to_le_bytes()[..self.width as usize];
         // A function that has gone hears nothing, just as through a mapping; the driver finds out
         // from its status.
-        drop(
-            bar.claim
-                .write_region(bar.index.into(), self.offset, &value.to_le_bytes()),
-        );
+        drop(bar.claim.write_region(bar.index.into(), self.offset, bytes));
     }
 }

@@ -56,7 +56,7 @@ impl Bell {
 }
 
 impl Doorbell for QuietDoorbell {
-    fn ring(&self, _value: u16) {
+    fn ring(&self, _value: u32) {
         self.0.rung.store(true, Ordering::Relaxed);
     }
 }
@@ -74,8 +74,8 @@ impl Bar for QuietBar {
         self.bar.write(offset, width, value)
     }
 
-    fn doorbell(self: Arc<Self>, offset: u64) -> Result<Box<dyn Doorbell>> {
-        let real = Arc::clone(&self.bar).doorbell(offset)?;
+    fn doorbell(self: Arc<Self>, offset: u64, width: Width) -> Result<Box<dyn Doorbell>> {
+        let real = Arc::clone(&self.bar).doorbell(offset, width)?;
         // There is one queue, and so one doorbell.
         let _ = self.bell.real.set(real);
         Ok(Box::new(QuietDoorbell(Arc::clone(&self.bell))))

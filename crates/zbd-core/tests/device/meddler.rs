@@ -164,7 +164,7 @@ impl Bar for WatchedBar {
         self.bar.write(offset, width, value)
     }
 
-    fn doorbell(self: Arc<Self>, offset: u64) -> Result<Box<dyn Doorbell>> {
-        Arc::clone(&self.bar).doorbell(offset)
+    fn doorbell(self: Arc<Self>, offset: u64, width: Width) -> Result<Box<dyn Doorbell>> {
+        Arc::clone(&self.bar).doorbell(offset, width)
     }
 }

@@ -194,7 +194,7 @@ impl Rig {
             self.enable(queue);
             let offset = 0x3000 + 4 * u64::from(queue);
             self.doorbells
-                .push(Arc::clone(&self.bar).doorbell(offset).unwrap());
+                .push(Arc::clone(&self.bar).doorbell(offset, Width::Word).unwrap());
         }
         self.set_status(3 | 8 | 4);
     }
@@ -271,7 +271,7 @@ impl Rig {
     }
 
     pub(crate) fn kick(&self, queue: u16) {
-        self.doorbells[usize::from(queue)].ring(queue);
+        self.doorbells[usize::from(queue)].ring(queue.into());
     }
 
     /// The next used element, id and length.
