@@ -27,8 +27,10 @@ pub enum ErrorKind {
     OutOfMemory,
     /// The device broke the specification; it can no longer be trusted.
     Protocol,
-    /// The device has gone or asks for a reset.
+    /// The device has gone.
     DeviceGone,
+    /// The device has failed and asks for a reset.
+    NeedsReset,
     /// The device did not answer in time.
     Timeout,
     /// The operating system reported an error that has no kind of its own here.

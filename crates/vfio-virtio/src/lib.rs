@@ -25,13 +25,13 @@ pub mod sysfs;
 mod transport;
 mod vfio;
 
-pub use arena::{DmaArena, DmaBuffer};
+pub use arena::{DmaArena, DmaBuffer, Segment};
 pub use device::{Config, ConfiguredDevice, Negotiation, QueueOptions, RunningDevice};
 pub use error::{Error, ErrorKind, Result};
 pub use features::Features;
 pub use function::{Bar, Doorbell, Iova, Notice, PciFunction, Translation, Width};
 pub use memory::{HostMemory, PageSize};
-pub use queue::{Data, Rejected, Tail, Used, Virtqueue};
+pub use queue::{Data, Ended, Rejected, Tail, Used, Virtqueue};
 pub use vfio::VfioFunction;
 /// The event file descriptor that interrupts are delivered to.
 pub use vmm_sys_util::eventfd::EventFd;

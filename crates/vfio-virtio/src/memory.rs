@@ -15,6 +15,16 @@ pub enum PageSize {
     Huge2M,
 }
 
+impl PageSize {
+    /// The size in bytes.
+    pub fn len_bytes(self) -> usize {
+        match self {
+            Self::Base => rustix::param::page_size(),
+            Self::Huge2M => HUGE_2M,
+        }
+    }
+}
+
 impl fmt::Display for PageSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

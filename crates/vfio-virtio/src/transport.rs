@@ -25,6 +25,8 @@ const QUEUE_NOTIFY_OFF: u64 = 0x1e;
 const QUEUE_DESC: u64 = 0x20;
 const QUEUE_DRIVER: u64 = 0x28;
 const QUEUE_DEVICE: u64 = 0x30;
+const QUEUE_NOTIF_CONFIG_DATA: u64 = 0x38;
+const QUEUE_RESET: u64 = 0x3a;
 
 /// The vector that stands for none.
 const NO_VECTOR: u16 = 0xffff;
@@ -55,6 +57,26 @@ pub(crate) struct RingAddresses {
     pub(crate) device: Iova,
 }
 
+/// How a queue's device is told of new requests (VIRTIO 1.3, 2.9 and 4.1.5.2).
+pub(crate) struct Notification {
+    doorbell: Box<dyn Doorbell>,
+    /// The queue's index, or what the device wants in its place.
+    value: u32,
+    /// What of the ring's position, in its upper half, goes along: all or nothing.
+    position_mask: u32,
+}
+
+impl Notification {
+    /// Tells the device, whose next request will be put at `position`: for a split ring the
+    /// available index, for a packed one the offset with the wrap counter on top.
+    #[inline]
+    pub(crate) fn send(&self, position: u16) {
+        let position = u32::from(position) << 16;
+        self.doorbell
+            .ring(self.value | (position & self.position_mask));
+    }
+}
+
 /// Access to the registers.
 pub(crate) struct Transport {
     structures: Structures,
@@ -83,22 +105,21 @@ impl Transport {
     /// memory.
     pub(crate) fn reset(&self) -> Result<()> {
         self.write(DEVICE_STATUS, Width::Byte, 0)?;
-        let begun = Instant::now();
-        loop {
-            match self.status()? {
-                0 => return Ok(()),
-                status::GONE => {
-                    return Err(Error::new(ErrorKind::DeviceGone, "the device has gone"));
-                }
-                _ if begun.elapsed() > RESET_TIME => {
-                    return Err(Error::new(
-                        ErrorKind::Timeout,
-                        format!("the device has not finished its reset after {RESET_TIME:?}"),
-                    ));
-                }
-                _ => thread::sleep(Duration::from_micros(100)),
-            }
-        }
+        await_reset(|| match self.status()? {
+            status::GONE => Err(Error::new(ErrorKind::DeviceGone, "the device has gone")),
+            status => Ok(status == 0),
+        })
+    }
+
+    /// Resets queue `index`, of a device with RING_RESET (VIRTIO 1.3, 2.6.1 and 4.1.4.3.2), and
+    /// waits until the device says that it is done.
+    pub(crate) fn reset_queue(&self, index: u16) -> Result<()> {
+        self.write(QUEUE_SELECT, Width::Word, index.into())?;
+        self.write(QUEUE_RESET, Width::Word, 1)?;
+        await_reset(|| match self.read_word(QUEUE_RESET)? {
+            u16::MAX => Err(Error::new(ErrorKind::DeviceGone, "the device has gone")),
+            state => Ok(state == 0),
+        })
     }
 
     pub(crate) fn status(&self) -> Result<u8> {
@@ -138,23 +159,24 @@ impl Transport {
         self.read_word(QUEUE_SIZE)
     }
 
-    /// Sets up and enables queue `index` and returns its doorbell.
+    /// Sets up and enables queue `index` and returns how to notify the device of it.
     pub(crate) fn enable_queue(
         &self,
         index: u16,
         size: u16,
         rings: &RingAddresses,
         vector: Option<u16>,
-    ) -> Result<Box<dyn Doorbell>> {
+        features: Features,
+    ) -> Result<Notification> {
         self.write(QUEUE_SELECT, Width::Word, index.into())?;
         self.write(QUEUE_SIZE, Width::Word, size.into())?;
         self.write_address(QUEUE_DESC, rings.descriptors)?;
         self.write_address(QUEUE_DRIVER, rings.driver)?;
         self.write_address(QUEUE_DEVICE, rings.device)?;
         self.set_vector(QUEUE_MSIX_VECTOR, vector)?;
-        let doorbell = self.doorbell()?;
+        let notification = self.notification(index, features)?;
         self.write(QUEUE_ENABLE, Width::Word, 1)?;
-        Ok(doorbell)
+        Ok(notification)
     }
 
     pub(crate) fn set_config_vector(&self, vector: Option<u16>) -> Result<()> {
@@ -174,11 +196,24 @@ impl Transport {
         Ok(())
     }
 
-    /// The doorbell of the selected queue (VIRTIO 1.3, 4.1.4.4).
-    fn doorbell(&self) -> Result<Box<dyn Doorbell>> {
+    /// How to notify the device of the selected queue, `index` (VIRTIO 1.3, 4.1.4.4).
+    fn notification(&self, index: u16, features: Features) -> Result<Notification> {
         let notify_off = u64::from(self.read_word(QUEUE_NOTIFY_OFF)?);
         let offset = notify_off * u64::from(self.structures.notify_off_multiplier);
-        self.structures.notify.doorbell(offset, Width::Word)
+        let carries_position = features.contains(Features::NOTIFICATION_DATA);
+        let width = match carries_position {
+            true => Width::Long,
+            false => Width::Word,
+        };
+        let value = match features.contains(Features::NOTIF_CONFIG_DATA) {
+            true => self.read_word(QUEUE_NOTIF_CONFIG_DATA)?,
+            false => index,
+        };
+        Ok(Notification {
+            doorbell: self.structures.notify.doorbell(offset, width)?,
+            value: value.into(),
+            position_mask: if carries_position { u32::MAX } else { 0 },
+        })
     }
 
     fn write_address(&self, register: u64, address: Iova) -> Result<()> {
@@ -218,4 +253,19 @@ impl Transport {
             "the device's configuration changes faster than it can be read",
         ))
     }
+}
+
+/// Waits until a reset is done.
+fn await_reset(is_done: impl Fn() -> Result<bool>) -> Result<()> {
+    let begun = Instant::now();
+    while !is_done()? {
+        if begun.elapsed() > RESET_TIME {
+            return Err(Error::new(
+                ErrorKind::Timeout,
+                format!("the device has not finished its reset after {RESET_TIME:?}"),
+            ));
+        }
+        thread::sleep(Duration::from_micros(100));
+    }
+    Ok(())
 }

@@ -47,9 +47,15 @@ pub enum ErrorKind {
     ActiveLimit,
     /// The device broke the specification; what it says can no longer be trusted.
     Protocol,
-    /// The device has gone, has failed, or has been closed.
+    /// The device has gone or has been closed.
     DeviceGone,
-    /// The device did not answer in time.
+    /// The device has failed and asks to be reset; see
+    /// [`IoQueue::recover`](crate::IoQueue::recover).
+    NeedsReset,
+    /// The request was ended by a reset of the device. Whether it was carried out is not known.
+    DeviceReset,
+    /// The device did not answer in time. Whether a request was carried out, or still will be, is
+    /// not known.
     Timeout,
     /// The operating system reported an error that has no kind of its own here.
     Io,
@@ -146,6 +152,7 @@ impl From<vfio_virtio::Error> for Error {
             Lower::OutOfMemory => ErrorKind::OutOfMemory,
             Lower::Protocol => ErrorKind::Protocol,
             Lower::DeviceGone => ErrorKind::DeviceGone,
+            Lower::NeedsReset => ErrorKind::NeedsReset,
             Lower::Timeout => ErrorKind::Timeout,
             _ => ErrorKind::Io,
         };

@@ -9,6 +9,10 @@
 //! Nothing that the device writes is believed: an index or a used element is checked against the
 //! private record of what is in flight before anything is done with it. The first contradiction
 //! poisons the queue.
+//!
+//! What most requests are (one data segment at the most, in an indirect table, returned one by one)
+//! is done here; `wide.rs` does the rest, and `life.rs` ends requests that the device will not
+//! return.
 
 use std::{
     fmt, mem,
@@ -19,16 +23,25 @@ use std::{
 };
 
 use crate::{
-    DmaBuffer, Doorbell, Error, ErrorKind, Features, Result, arena::ArenaId, device::Core,
+    DmaBuffer, Error, ErrorKind, EventFd, Features, Result, arena::ArenaId, device::Core,
+    transport::Notification,
 };
 
+mod life;
 mod memory;
+mod packed;
+mod split;
 #[cfg(test)]
 mod tests;
+mod wide;
 
-use memory::{Chains, Displacement, SlotMemory, TAIL_LEN_MAX};
+use memory::{Displacement, INDIRECT, PackedTable, SlotMemory, SplitTable, TAIL_LEN_MAX};
+use packed::PackedRing;
+use split::SplitRing;
+use wide::Wide;
 
-pub(crate) use memory::QueueMemory;
+pub use life::Ended;
+pub(crate) use memory::{Format, QueueMemory};
 
 /// A request's data and the direction in which they go.
 #[derive(Debug)]
@@ -89,7 +102,7 @@ pub struct Used<C> {
     /// others it is some older one.
     pub value: u64,
     /// How many bytes the device says it wrote, data and tail together; never more than there was
-    /// room for.
+    /// room for, and 0 where a packed ring's device does not say.
     pub written_len: u32,
     /// The data buffer.
     pub buffer: Option<DmaBuffer>,
@@ -101,22 +114,41 @@ struct Slot<C> {
     context: C,
     buffer: Option<DmaBuffer>,
     memory: SlotMemory,
-    /// One more than the device may write, 0 while the slot is free: so one comparison refuses
-    /// both a length that is too large and a request that is not in flight.
-    written_limit: u32,
-    /// How many requests were pushed before this one.
+    /// How many requests were pushed before this one; [`FREE`] while the slot is free.
     position: u64,
+    /// One more than the device may write. 0 for a request whose return takes more than the
+    /// request path does; its [`Wide`] has the limit then.
+    written_limit: u32,
     /// The slot that is free after this one, while this one is free.
     next_free: u32,
 }
 
+/// The position of no request: the device has never been shown so many.
+const FREE: u64 = u64::MAX;
+
 /// The end of the list of free slots.
 const NO_SLOT: u32 = u32::MAX;
+
+/// Where the descriptors of a request lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Chains {
+    /// In a table of the request; one descriptor of the ring points to it.
+    Indirect,
+    /// In the ring.
+    Direct,
+}
+
+enum Ring {
+    Split(SplitRing),
+    Packed(PackedRing),
+}
 
 /// Why a request is not accepted.
 enum Refusal {
     Foreign,
     Full,
+    NoTable(Error),
+    TooManySegments(usize),
 }
 
 /// A contradiction between what the device wrote and what is in flight.
@@ -124,36 +156,45 @@ enum Refusal {
 enum Violation {
     UsedIndex { from: u16, to: u16, in_flight: u16 },
     UsedElement { id: u32, len: u32 },
+    OutOfOrder { id: u32, returned: u64 },
 }
 
-/// A split virtqueue (VIRTIO 1.3, 2.7) with one owner.
+/// A split or packed virtqueue (VIRTIO 1.3, 2.7 and 2.8) with one owner.
 ///
 /// `C` is a request's context: what its owner wants back with it.
 ///
-/// Completions are polled. Dropped with requests in flight, it leaves their memory to the device
-/// until that is reset.
+/// Completions are polled, or waited for between [`arm`](Self::arm) and the queue's
+/// [interrupt](Self::interrupt). Dropped with requests in flight, the queue leaves their memory to
+/// the device until that is reset.
 pub struct Virtqueue<C> {
-    memory: QueueMemory,
+    ring: Ring,
     slots: Box<[Slot<C>]>,
     /// The first of the free slots. The last one freed is taken next, because its lines are the
-    /// ones in the cache.
+    /// ones in the cache. [`NO_SLOT`] for direct chains, which take other paths.
     free: u32,
     displacement: Displacement,
     /// The arena that buffers must come from.
     arena: ArenaId,
     /// How many requests were pushed, shown to the device, and popped, ever. Their low 16 bits are
-    /// the ring's indices; the rest tells a request that has long been in flight from one that the
-    /// device has not been shown yet.
+    /// a split ring's indices; the rest tells a request that has long been in flight from one that
+    /// the device has not been shown yet.
     pushed: u64,
     published: u64,
     popped: u64,
-    /// How many requests the device had returned when it was last looked at.
+    /// How many requests the device of a split ring had returned when it was last looked at. Not
+    /// more than were popped where they are returned in order.
     returned: u64,
     event_idx: bool,
+    in_order: bool,
+    wide: Wide,
     index: u16,
     doorbells: u64,
-    doorbell: Box<dyn Doorbell>,
+    notification: Notification,
+    interrupt: Option<EventFd>,
     violation: Option<Violation>,
+    memory: QueueMemory,
+    /// The number of the device's life, or the queue's, in which it was set up.
+    life: u32,
     core: Arc<Core>,
 }
 
@@ -162,7 +203,8 @@ impl<C: Copy + Default> Virtqueue<C> {
         core: Arc<Core>,
         mut memory: QueueMemory,
         index: u16,
-        doorbell: Box<dyn Doorbell>,
+        notification: Notification,
+        interrupt: Option<EventFd>,
     ) -> Self {
         let features = core.features();
         let chains = if features.contains(Features::INDIRECT_DESC) {
@@ -171,45 +213,47 @@ impl<C: Copy + Default> Virtqueue<C> {
             Chains::Direct
         };
         let slots: Box<[_]> = memory
-            .prepare(chains)
+            .slots()
             .into_iter()
             .zip(1..)
             .map(|(memory, next_free)| Slot {
                 context: C::default(),
                 buffer: None,
                 memory,
+                position: FREE,
                 written_limit: 0,
-                position: 0,
                 next_free,
             })
             .collect();
+        let ring = match memory.format() {
+            Format::Split => Ring::Split(SplitRing::new(&memory)),
+            Format::Packed => Ring::Packed(PackedRing::new(&memory)),
+        };
         let mut queue = Self {
+            ring,
+            free: NO_SLOT,
             displacement: memory.displacement(),
-            memory,
-            slots,
-            free: 0,
             arena: core.arena().id(),
             pushed: 0,
             published: 0,
             popped: 0,
             returned: 0,
             event_idx: features.contains(Features::EVENT_IDX),
+            in_order: features.contains(Features::IN_ORDER),
+            wide: Wide::new(chains, slots.len()),
+            slots,
             index,
             doorbells: 0,
-            doorbell,
+            notification,
+            interrupt,
             violation: None,
+            memory,
+            life: core.life(index),
             core,
         };
-        if let Some(last) = queue.slots.last_mut() {
-            last.next_free = NO_SLOT;
-        }
+        queue.link();
         queue.disarm();
         queue
-    }
-
-    /// How often the device has been notified.
-    pub fn doorbells(&self) -> u64 {
-        self.doorbells
     }
 
     /// Puts a request into the queue. The device sees it after the next
@@ -219,8 +263,8 @@ impl<C: Copy + Default> Virtqueue<C> {
     /// a device that forgets to write it is found out.
     ///
     /// # Errors
-    /// The request comes back when no slot is free, or when its buffer is not from the arena of
-    /// this queue's device.
+    /// The request comes back when no slot is free, when its buffer is not from the arena of this
+    /// queue's device, or has more segments than the queue has descriptors for.
     #[inline(always)]
     pub fn push(
         &mut self,
@@ -235,17 +279,16 @@ impl<C: Copy + Default> Virtqueue<C> {
             Data::ToDevice(buffer) => (Some(buffer), 0),
             Data::FromDevice(buffer) => (Some(buffer), memory::WRITE),
         };
-        if buffer
+        let elsewhere = buffer
             .as_ref()
-            .is_some_and(|buffer| buffer.arena_id() != self.arena)
-        {
-            return Err(self.reject(buffer, flags, Refusal::Foreign));
-        }
+            .is_some_and(|buffer| buffer.single_in() != self.arena);
         let id = self.free;
-        let Some(slot) = self.slots.get_mut(id as usize) else {
-            return Err(self.reject(buffer, flags, Refusal::Full));
+        let slot = match self.slots.get_mut(id as usize) {
+            Some(slot) if !elsewhere => slot,
+            _ => return self.push_wide(head, buffer, flags, tail, status, context),
         };
         self.free = slot.next_free;
+        let pushed = self.pushed;
         let segment = buffer
             .as_ref()
             .map(|buffer| (buffer.iova(), buffer.len() as u32, flags));
@@ -253,27 +296,47 @@ impl<C: Copy + Default> Virtqueue<C> {
             Some((_, len, memory::WRITE)) => len,
             _ => 0,
         };
-        slot.memory
-            .write(head, segment, tail.len(), status, self.displacement);
+        slot.written_limit = written + tail.len() + 1;
+        slot.context = context;
+        slot.position = pushed;
+        self.pushed = pushed + 1;
         let before = mem::replace(&mut slot.buffer, buffer);
         debug_assert!(before.is_none(), "a free slot owns nothing");
         mem::forget(before);
-        slot.written_limit = written + tail.len() + 1;
-        slot.context = context;
-        slot.position = self.pushed;
-        self.memory.set_available(self.pushed as u16, id as u16);
-        self.pushed += 1;
+        match &mut self.ring {
+            Ring::Split(ring) => {
+                slot.memory.write::<SplitTable>(
+                    head,
+                    segment,
+                    tail.len(),
+                    status,
+                    self.displacement,
+                );
+                ring.set_available(pushed as u16, id as u16);
+            }
+            Ring::Packed(ring) => {
+                let table_len = slot.memory.write::<PackedTable>(
+                    head,
+                    segment,
+                    tail.len(),
+                    status,
+                    self.displacement,
+                );
+                let table = slot.memory.table(self.displacement);
+                ring.put(table, table_len, id as u16, INDIRECT);
+            }
+        }
         Ok(())
     }
 
     #[cold]
     fn reject(&self, buffer: Option<DmaBuffer>, flags: u16, refusal: Refusal) -> Rejected {
+        let invalid = |what: String| Error::new(ErrorKind::InvalidInput, what);
         let error = match refusal {
             _ if self.violation.is_some() => self.poisoned(),
-            Refusal::Foreign => Error::new(
-                ErrorKind::InvalidInput,
-                "the buffer is not from this device's DMA memory",
-            ),
+            Refusal::Foreign => {
+                invalid("the buffer is not from this device's DMA memory".to_owned())
+            }
             Refusal::Full => Error::new(
                 ErrorKind::Busy,
                 format!(
@@ -282,6 +345,12 @@ impl<C: Copy + Default> Virtqueue<C> {
                     self.index
                 ),
             ),
+            Refusal::NoTable(error) => error,
+            Refusal::TooManySegments(segments) => invalid(format!(
+                "a request of {segments} segments does not fit into queue {} of {} descriptors",
+                self.index,
+                self.memory.size()
+            )),
         };
         let data = match buffer {
             None => Data::None,
@@ -294,27 +363,34 @@ impl<C: Copy + Default> Virtqueue<C> {
     /// Shows the device all requests that were pushed, and notifies it if it asked for that.
     #[inline]
     pub fn commit(&mut self) {
-        if self.pushed == self.published {
+        let (pushed, published) = (self.pushed, self.published);
+        if pushed == published {
             return;
         }
-        self.memory.publish(self.pushed as u16);
-        // The index must be visible before the device's wish is read: the device, which publishes
-        // its wish and then looks at the index again, would otherwise sleep while we see the wish
-        // of before (VIRTIO 1.3, 2.7.13.4.1). A store followed by a load needs the full fence.
-        fence(Ordering::SeqCst);
-        let wanted = if self.event_idx {
-            passed(
-                self.memory.available_event(),
-                self.published as u16,
-                self.pushed as u16,
-            )
-        } else {
-            self.memory.wants_notification()
+        // In both formats, what was pushed must be visible before the device's wish is read: the
+        // device, which publishes its wish and then looks at the ring again, would otherwise sleep
+        // while we see the wish of before (VIRTIO 1.3, 2.7.13.4.1 and 2.8.21.3.1). A store followed
+        // by a load needs the full fence.
+        let (is_wanted, position) = match &mut self.ring {
+            Ring::Split(ring) => {
+                let (old, new) = (published as u16, pushed as u16);
+                ring.publish(new);
+                fence(Ordering::SeqCst);
+                (ring.wants_notification(self.event_idx, old, new), new)
+            }
+            Ring::Packed(ring) => {
+                let added = ring.publish();
+                fence(Ordering::SeqCst);
+                (
+                    ring.wants_notification(self.event_idx, added),
+                    ring.position(),
+                )
+            }
         };
-        self.published = self.pushed;
-        if wanted {
+        self.published = pushed;
+        if is_wanted {
             self.doorbells += 1;
-            self.doorbell.ring(self.index.into());
+            self.notification.send(position);
         }
     }
 
@@ -325,91 +401,72 @@ impl<C: Copy + Default> Virtqueue<C> {
     /// nothing comes back any more, and the memory of the requests in flight only by a reset.
     #[inline(always)]
     pub fn pop(&mut self) -> Result<Option<Used<C>>> {
-        if self.popped == self.returned && !self.look()? {
-            return Ok(None);
-        }
-        let (id, written_len) = self.memory.used_element(self.popped as u16);
-        match self.slots.get_mut(id as usize) {
-            Some(slot) if written_len < slot.written_limit && slot.position < self.published => {
-                slot.written_limit = 0;
-                slot.next_free = self.free;
-                self.free = id;
-                self.popped += 1;
-                Ok(Some(Used {
-                    context: slot.context,
-                    status: slot.memory.status(),
-                    value: slot.memory.value(),
-                    written_len,
-                    buffer: slot.buffer.take(),
-                }))
-            }
-            _ => Err(self.poison(Violation::UsedElement {
-                id,
-                len: written_len,
-            })),
-        }
-    }
-
-    /// Reads the used index; true if there is something to pop.
-    #[inline]
-    fn look(&mut self) -> Result<bool> {
-        let index = self.memory.used_index();
-        let new = u64::from(index.wrapping_sub(self.popped as u16));
-        if new == 0 {
-            return Ok(false);
-        }
-        if new > self.published - self.popped {
-            return Err(self.poison(Violation::UsedIndex {
-                from: self.popped as u16,
-                to: index,
-                in_flight: self.in_flight(),
-            }));
-        }
-        self.returned = self.popped + new;
-        if self.event_idx {
-            self.park();
-        }
-        Ok(true)
-    }
-
-    /// Ends the requests that the device will not return, and yields their contexts without their
-    /// memory: that stays with the device until its reset. Nothing can be pushed from then on.
-    pub fn abandon(&mut self) -> Vec<C> {
-        let in_flight = self.slots.iter().filter(|slot| slot.written_limit != 0);
-        let contexts = in_flight.map(|slot| slot.context).collect();
-        self.leave();
-        contexts
+        // Slower paths end here and there; what becomes of the slot is written once, so that the
+        // result is made in registers.
+        let popped = self.popped;
+        let used = match &mut self.ring {
+            Ring::Split(ring) if popped != self.returned => Some(ring.used_element(popped as u16)),
+            Ring::Split(ring) => match look(ring, self.event_idx, popped, self.published) {
+                Ok(0) => return Ok(None),
+                Ok(_) if self.in_order => None,
+                Ok(new) => {
+                    self.returned = popped + new;
+                    Some(ring.used_element(popped as u16))
+                }
+                Err(violation) => return Err(self.poison(violation)),
+            },
+            Ring::Packed(_) if self.in_order => None,
+            Ring::Packed(ring) => match ring.used() {
+                None => return Ok(None),
+                used => {
+                    ring.advance(1);
+                    used
+                }
+            },
+        };
+        let (slot, written_len) = match used {
+            Some((id, written_len)) => match self.slots.get_mut(id as usize) {
+                Some(slot)
+                    if written_len < slot.written_limit && slot.position < self.published =>
+                {
+                    slot.next_free = self.free;
+                    self.free = id;
+                    self.popped = popped + 1;
+                    (slot, written_len)
+                }
+                _ => (self.find_wide(id, written_len)?, written_len),
+            },
+            None => match self.next_in_order()? {
+                Some(found) => found,
+                None => return Ok(None),
+            },
+        };
+        slot.position = FREE;
+        Ok(Some(Used {
+            context: slot.context,
+            status: slot.memory.status(),
+            value: slot.memory.value(),
+            written_len,
+            buffer: slot.buffer.take(),
+        }))
     }
 
     /// Asks for an interrupt at the next completion. Returns true if there is none yet: only then
     /// will the interrupt come, and the caller may wait for it.
     pub fn arm(&mut self) -> bool {
-        if self.event_idx {
-            self.memory.set_used_event(self.popped as u16);
-        } else {
-            self.memory.set_interrupts(true);
+        // The mirror image of the fence in `commit` is in there.
+        match &mut self.ring {
+            Ring::Split(ring) => ring.arm(self.event_idx, self.popped as u16),
+            Ring::Packed(ring) => ring.arm(self.event_idx),
         }
-        // The wish must be visible before the index is read; the device does the reverse. The
-        // mirror image of the fence in `commit`.
-        fence(Ordering::SeqCst);
-        self.memory.used_index() == self.popped as u16
     }
 
     /// Asks for no interrupts: completions are polled.
     pub fn disarm(&mut self) {
-        if self.event_idx {
-            self.park();
-        } else {
-            self.memory.set_interrupts(false);
+        match &mut self.ring {
+            Ring::Split(ring) => ring.disarm(self.event_idx, self.popped as u16),
+            Ring::Packed(ring) => ring.disarm(),
         }
-    }
-
-    /// Asks for an interrupt at the index just left behind, which is 65,535 completions away.
-    /// With EVENT_IDX that is the only way to ask for none (VIRTIO 1.3, 2.7.10).
-    #[inline]
-    fn park(&mut self) {
-        self.memory
-            .set_used_event((self.popped as u16).wrapping_sub(1));
     }
 
     #[cold]
@@ -432,7 +489,10 @@ impl<C: Copy + Default> Virtqueue<C> {
             Some(Violation::UsedElement { id, len }) => format!(
                 "it returned request {id} with {len} bytes written, which it did not have or which had less room"
             ),
-            None => String::new(),
+            Some(Violation::OutOfOrder { id, returned }) => format!(
+                "it promised to keep the order and returned {returned} requests, of which {id} cannot be the last"
+            ),
+            None => "it returned a request after the queue had ended".to_owned(),
         };
         Error::new(
             ErrorKind::Protocol,
@@ -442,9 +502,12 @@ impl<C: Copy + Default> Virtqueue<C> {
 }
 
 impl<C> Virtqueue<C> {
-    /// How many requests can be in flight at once.
+    /// How many requests of one data segment can be in flight at once.
     pub fn slots(&self) -> u16 {
-        self.slots.len() as u16
+        match self.wide.chains() {
+            Chains::Indirect => self.memory.size(),
+            Chains::Direct => self.memory.size() / 3,
+        }
     }
 
     /// How many requests have been pushed and not yet popped.
@@ -453,39 +516,14 @@ impl<C> Virtqueue<C> {
         (self.pushed - self.popped) as u16
     }
 
-    /// Nothing more is taken from the ring, because nothing counts as pushed; nothing more is put
-    /// into it; and what the device has not been shown, it will not be.
-    fn end(&mut self) {
-        self.free = NO_SLOT;
-        self.returned = self.popped;
-        self.published = self.popped;
-        self.pushed = self.popped;
+    /// How often the device has been notified.
+    pub fn doorbells(&self) -> u64 {
+        self.doorbells
     }
 
-    /// Leaves the requests that the device will not return to it, with their memory, until its
-    /// reset. Nothing can be pushed from then on.
-    fn leave(&mut self) {
-        self.end();
-        for slot in &mut self.slots {
-            slot.written_limit = 0;
-            if let Some(buffer) = slot.buffer.take() {
-                self.core.abandon(Box::new(buffer));
-            }
-        }
-    }
-}
-
-/// Whether `event` lies in the range from `old` to before `new`, wrapping (VIRTIO 1.3, 2.7.10.1).
-#[inline]
-fn passed(event: u16, old: u16, new: u16) -> bool {
-    new.wrapping_sub(event).wrapping_sub(1) < new.wrapping_sub(old)
-}
-
-impl<C> Drop for Virtqueue<C> {
-    fn drop(&mut self) {
-        // The rings stay known to the device until its reset even when nothing is in flight.
-        self.core.abandon(Box::new(self.memory.take_buffer()));
-        self.leave();
+    /// What an interrupt of this queue is delivered to, if it has a vector.
+    pub fn interrupt(&self) -> Option<&EventFd> {
+        self.interrupt.as_ref()
     }
 }
 
@@ -493,8 +531,38 @@ impl<C> fmt::Debug for Virtqueue<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Virtqueue")
             .field("index", &self.index)
+            .field("format", &self.memory.format())
             .field("slots", &self.slots())
             .field("in_flight", &self.in_flight())
             .finish_non_exhaustive()
     }
+}
+
+/// Reads a split ring's used index: how many requests the device has returned besides the `popped`
+/// ones, of `published` that it was shown.
+#[inline]
+fn look(
+    ring: &mut SplitRing,
+    event_idx: bool,
+    popped: u64,
+    published: u64,
+) -> Result<u64, Violation> {
+    let (from, to) = (popped as u16, ring.used_index());
+    if to == from {
+        return Ok(0);
+    }
+    let new = u64::from(to.wrapping_sub(from));
+    let in_flight = published - popped;
+    if new > in_flight {
+        let in_flight = in_flight as u16;
+        return Err(Violation::UsedIndex {
+            from,
+            to,
+            in_flight,
+        });
+    }
+    if event_idx {
+        ring.disarm(true, from);
+    }
+    Ok(new)
 }

@@ -1,7 +1,7 @@
 //! What can be tested without a device; the rest is tested through the software device by the crates
 //! above.
 
-use super::*;
+use super::split::passed;
 
 #[test]
 fn an_event_is_passed_exactly_when_it_lies_in_the_range() {

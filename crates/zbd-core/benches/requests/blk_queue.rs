@@ -38,7 +38,7 @@ pub(crate) fn open<const TYPE: u32>() -> Layer<TYPE> {
     device
         .add_queue(QueueOptions::default())
         .expect("it has a queue");
-    let (device, rings) = device.start(None).expect("it starts");
+    let (device, rings) = device.start().expect("it starts");
     let queue = rings
         .into_iter()
         .map(BlkQueue::new)

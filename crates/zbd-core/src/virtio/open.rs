@@ -58,7 +58,7 @@ pub(crate) fn open(
         queue.size = options.queue_size;
         configured.add_queue(queue)?;
     }
-    let (device, rings) = configured.start(None)?;
+    let (device, rings) = configured.start()?;
     let mut queues: Vec<_> = rings.into_iter().map(BlkQueue::new).collect();
     let zoned = match (config.zoned, queues.first_mut()) {
         (Some(zoned), Some(queue)) => {

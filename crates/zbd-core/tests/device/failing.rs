@@ -19,12 +19,12 @@ fn next(queue: &mut IoQueue) -> Option<Completion> {
     (0..POLLS).find_map(|_| queue.poll())
 }
 
-fn gone(rig: &mut Rig) {
+fn ended(rig: &mut Rig, kind: ErrorKind, remedy: &str) {
     let mut tokens = Vec::new();
     while let Some(done) = next(&mut rig.queue) {
         let error = done.result.unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::DeviceGone);
-        assert!(error.to_string().contains("reopen"), "{error}");
+        assert_eq!(error.kind(), kind);
+        assert!(error.to_string().contains(remedy), "{error}");
         assert!(done.buffer.is_none());
         tokens.push(done.token);
     }
@@ -34,7 +34,7 @@ fn gone(rig: &mut Rig) {
     for request in every_kind(rig) {
         let words = format!("{request:?}");
         let rejected = rig.queue.submit(request, 9).unwrap_err();
-        assert_eq!(rejected.error.kind(), ErrorKind::DeviceGone);
+        assert_eq!(rejected.error.kind(), kind);
         assert_eq!(format!("{:?}", rejected.request), words);
     }
     rig.queue.commit();
@@ -56,7 +56,7 @@ fn requests_of_an_unplugged_device_end_as_gone() {
     let mut rig = Rig::stepped(GEOMETRY);
     in_flight(&mut rig);
     rig.device.control.unplug();
-    gone(&mut rig);
+    ended(&mut rig, ErrorKind::DeviceGone, "reopen");
     drop(rig);
     let mut rig = Rig::stepped("zones=4,zone-size=1m");
     let request = rig.append(0, 4096, 1);
@@ -68,11 +68,11 @@ fn an_unplugged_device_is_noticed_by_requests_that_come_later() {
     let mut rig = Rig::threaded(GEOMETRY);
     rig.device.control.unplug();
     in_flight(&mut rig);
-    gone(&mut rig);
+    ended(&mut rig, ErrorKind::DeviceGone, "reopen");
 }
 
 #[test]
-fn requests_of_a_device_that_breaks_down_end_as_gone() {
+fn requests_of_a_device_that_breaks_down_end_and_say_that_it_needs_a_reset() {
     let mut rig = Rig::stepped(GEOMETRY);
     // A device that cannot reach its rings any more sets DEVICE_NEEDS_RESET.
     let iova = rig.queue.memory().iova();
@@ -80,7 +80,7 @@ fn requests_of_a_device_that_breaks_down_end_as_gone() {
     in_flight(&mut rig);
     rig.device.step();
     assert!(rig.device.control.broken().is_some());
-    gone(&mut rig);
+    ended(&mut rig, ErrorKind::NeedsReset, "reset");
 }
 
 #[test]
@@ -163,9 +163,9 @@ fn a_device_gone_while_nothing_is_in_flight_fails_the_next_request() {
     device.control.unplug();
     in_time(move || {
         let error = block_on(shared.flush()).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::DeviceGone);
+        assert_eq!(error.kind(), kind);
         let error = block_on(shared.read(Sector(0), 4096)).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::DeviceGone);
+        assert_eq!(error.kind(), kind);
     });
 }
 

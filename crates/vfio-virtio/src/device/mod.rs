@@ -1,17 +1,22 @@
 //! A virtio device from reset to operation (VIRTIO 1.3, 3.1), one type a stage.
 
-use std::{
-    any::Any,
-    fmt, mem,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{fmt, mem, sync::Arc};
 
 use crate::{
-    DmaArena, Doorbell, Error, ErrorKind, Features, PciFunction, Result, Translation, Virtqueue,
-    Width,
-    queue::QueueMemory,
+    DmaArena, Error, ErrorKind, Features, PciFunction, Result, Translation, Virtqueue, Width,
+    queue::Format,
     transport::{Transport, status},
 };
+
+mod core;
+mod interrupts;
+mod watch;
+
+use core::Setup;
+use interrupts::Interrupts;
+use watch::{Source, Watch};
+
+pub(crate) use core::Core;
 
 /// A device that has been reset and offers its features.
 pub struct Negotiation {
@@ -75,81 +80,13 @@ impl Negotiation {
             ));
         }
         let accepted = (wanted | Features::VERSION_1 | Features::ACCESS_PLATFORM) & self.offered;
-        self.transport.set_driver_features(accepted)?;
-        self.transport.add_status(status::FEATURES_OK)?;
-        if self.transport.status()? & status::FEATURES_OK == 0 {
-            self.transport.add_status(status::FAILED)?;
-            return Err(refused(&format!(
-                "the device refused the features {accepted:?} of the offered {:?}",
-                self.offered
-            )));
-        }
+        Core::settle(&self.transport, &name, self.offered, accepted)?;
         let arena = DmaArena::new(&*self.function, arena_len_bytes)?;
         Ok(ConfiguredDevice {
-            core: Arc::new(Core {
-                transport: self.transport,
-                function: self.function,
-                arena,
-                features: accepted,
-                abandoned: Mutex::default(),
-            }),
+            core: Arc::new(Core::new(self.transport, self.function, arena, accepted)),
             queues: Vec::new(),
+            interrupts: Interrupts::default(),
         })
-    }
-}
-
-/// What the device, its handle and its queues share; the last of them to go resets the device.
-pub(crate) struct Core {
-    transport: Transport,
-    function: Arc<dyn PciFunction>,
-    arena: DmaArena,
-    features: Features,
-    /// Memory that the device may still use though its owner has gone. Freed by a reset only.
-    abandoned: Mutex<Vec<Box<dyn Any + Send>>>,
-}
-
-impl Core {
-    /// Keeps `memory` until the device has been reset.
-    pub(crate) fn abandon(&self, memory: Box<dyn Any + Send>) {
-        self.abandoned
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(memory);
-    }
-
-    #[inline]
-    pub(crate) fn arena(&self) -> &DmaArena {
-        &self.arena
-    }
-
-    pub(crate) fn features(&self) -> Features {
-        self.features
-    }
-}
-
-impl Drop for Core {
-    fn drop(&mut self) {
-        // The order matters: only a device that has confirmed its reset has stopped using memory,
-        // so the mapping and what is abandoned may go only after that.
-        let stopped = self
-            .transport
-            .reset()
-            .and_then(|()| self.function.unmap_dma(self.arena.iova()));
-        if let Err(error) = stopped {
-            tracing::error!(
-                device = self.function.name(),
-                error = &error as &dyn std::error::Error,
-                "the device could not be stopped; its memory is not freed before the process ends"
-            );
-            mem::forget(mem::take(
-                &mut *self
-                    .abandoned
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner),
-            ));
-            mem::forget(self.arena.clone());
-            mem::forget(Arc::clone(&self.function));
-        }
     }
 }
 
@@ -157,17 +94,21 @@ impl Drop for Core {
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
 pub struct QueueOptions {
-    /// The number of descriptors, a power of two; the device's greatest if `None`.
+    /// The number of descriptors, for a split ring a power of two; the device's greatest if `None`.
     pub size: Option<u16>,
-    /// The MSI-X vector that announces completions; none if `None`: the queue is polled.
-    pub vector: Option<u16>,
 }
 
 /// A device whose features are settled and whose queues are being set up.
 pub struct ConfiguredDevice {
     core: Arc<Core>,
-    queues: Vec<(QueueMemory, Box<dyn Doorbell>)>,
+    queues: Vec<Setup>,
+    interrupts: Interrupts,
 }
+
+/// The greatest size of a packed ring (VIRTIO 1.3, 2.8.10.1); a split one has the same.
+const QUEUE_SIZE_MAX: u16 = 1 << 15;
+/// The least size with which a request of one data segment fits into a ring.
+const QUEUE_SIZE_MIN: u16 = 4;
 
 impl ConfiguredDevice {
     /// The accepted features.
@@ -204,6 +145,26 @@ impl ConfiguredDevice {
         self.core.read_config(read)
     }
 
+    /// Prepares interrupts: one for the configuration, and one for each of the first `queues` queues
+    /// to be set up. Where the device has fewer vectors, they share them; where it has none at all,
+    /// changes of the configuration are not announced. To be called before queues are set up; a
+    /// queue that was not counted has no interrupt and is polled.
+    ///
+    /// # Errors
+    /// - [`ErrorKind::Unsupported`]: queues are to interrupt and the device has no MSI-X.
+    /// - [`ErrorKind::InvalidInput`]: queues have been set up already.
+    /// - When the platform refuses.
+    pub fn enable_interrupts(&mut self, queues: u16) -> Result<()> {
+        if !self.queues.is_empty() {
+            return Err(Error::new(
+                ErrorKind::InvalidInput,
+                "interrupts are to be enabled before queues are set up",
+            ));
+        }
+        self.interrupts = Interrupts::set_up(&*self.core.function, queues)?;
+        Ok(())
+    }
+
     /// Sets up the next queue: the first call sets up queue 0, and so on.
     ///
     /// # Errors
@@ -212,62 +173,67 @@ impl ConfiguredDevice {
     /// - [`ErrorKind::NotFound`]: the device has no further queue.
     /// - [`ErrorKind::OutOfMemory`]: the arena has no room for the rings.
     pub fn add_queue(&mut self, options: QueueOptions) -> Result<()> {
-        let index = self.queues.len() as u16;
+        let index = self.core.num_set_up();
         let name = self.core.function.name();
-        let max = self.queue_size_max(index)?;
+        let max = self.queue_size_max(index)?.min(QUEUE_SIZE_MAX);
         if max == 0 {
             return Err(Error::new(
                 ErrorKind::NotFound,
                 format!("{name} has no queue {index}; it has {}", self.num_queues()?),
             ));
         }
-        let size = options.size.unwrap_or(1 << max.ilog2());
-        if !size.is_power_of_two() || size > max || size < 4 {
+        let format = self.core.format();
+        let size = match (options.size, format) {
+            (Some(size), _) => size,
+            (None, Format::Split) => 1 << max.ilog2(),
+            (None, Format::Packed) => max,
+        };
+        let kind = match format {
+            Format::Split => "a power of two",
+            Format::Packed => "a number",
+        };
+        if !(QUEUE_SIZE_MIN..=max).contains(&size)
+            || (format == Format::Split && !size.is_power_of_two())
+        {
             return Err(Error::new(
                 ErrorKind::InvalidInput,
                 format!(
-                    "{name}: queue size {size} is not a power of two within 4 to {max}, the greatest that the device allows"
+                    "{name}: queue size {size} is not {kind} within {QUEUE_SIZE_MIN} to {max}, the greatest that the device allows"
                 ),
             ));
         }
-        let memory = QueueMemory::allocate(&self.core.arena, size)?;
-        match self
-            .core
-            .transport
-            .enable_queue(index, size, &memory.addresses(), options.vector)
-        {
-            Ok(doorbell) => {
-                self.queues.push((memory, doorbell));
-                Ok(())
-            }
-            Err(error) => {
-                // It failed half-way: the device may know the memory.
-                self.core.abandon(Box::new(memory));
-                Err(error)
-            }
-        }
+        let vector = self.interrupts.vector(index);
+        self.queues.push(self.core.add_queue(size, vector)?);
+        Ok(())
     }
 
     /// Begins operation (DRIVER_OK) and hands out the queues, whose requests carry a context `C`.
     ///
-    /// `config_vector` is the MSI-X vector that announces changes of the configuration.
-    ///
     /// # Errors
-    /// When the device does not take the vector or the status.
-    pub fn start<C: Copy + Default>(
-        mut self,
-        config_vector: Option<u16>,
-    ) -> Result<(RunningDevice, Vec<Virtqueue<C>>)> {
+    /// When the device does not take the status or the configuration's vector, or when what it and
+    /// the platform announce cannot be waited for.
+    pub fn start<C: Copy + Default>(mut self) -> Result<(RunningDevice, Vec<Virtqueue<C>>)> {
+        let core = Arc::clone(&self.core);
+        let mut events = self.interrupts.take_events();
         let queues: Vec<_> = mem::take(&mut self.queues)
             .into_iter()
             .zip(0..)
-            .map(|((memory, doorbell), index)| {
-                Virtqueue::new(Arc::clone(&self.core), memory, index, doorbell)
+            .map(|((memory, notification), index)| {
+                let core = Arc::clone(&core);
+                Virtqueue::new(core, memory, index, notification, events.next())
             })
             .collect();
-        self.core.transport.set_config_vector(config_vector)?;
-        self.core.transport.add_status(status::DRIVER_OK)?;
-        let core = Arc::clone(&self.core);
+        drop(events);
+        // Cannot have been set before: a device starts once.
+        let _ = core.config_vector.set(self.interrupts.config_vector);
+        let mut sources = mem::take(&mut self.interrupts.sources);
+        sources.extend(Source::of_platform(&*core.function)?);
+        if !sources.is_empty() {
+            let name = core.function.name();
+            let watch = Watch::start(&name, sources, Arc::clone(&core.notices))?;
+            let _ = core.watch.set(watch);
+        }
+        core.go()?;
         Ok((RunningDevice { core }, queues))
     }
 }
@@ -312,23 +278,76 @@ impl RunningDevice {
         self.core.read_config(read)
     }
 
+    /// A number that changes when the device or its platform have announced something, or the
+    /// device has been reset: a reason to [check](Self::check_alive) the device, to read its
+    /// configuration again, and to see whether queues are [stale](Virtqueue::is_stale). Cheap.
+    #[inline]
+    pub fn attention(&self) -> u32 {
+        self.core.notices.count()
+    }
+
+    /// How often the device has announced that its configuration changed. Without MSI-X it cannot.
+    pub fn config_changes(&self) -> u32 {
+        self.core.notices.config_changes()
+    }
+
+    /// Calls `hook` each time that [`attention`](Self::attention) changes, on whatever thread
+    /// learns of it. It must not block.
+    pub fn on_attention(&self, hook: impl Fn() + Send + Sync + 'static) {
+        self.core.notices.add_hook(Box::new(hook));
+    }
+
     /// Whether the device still works.
     ///
     /// # Errors
-    /// [`ErrorKind::DeviceGone`] if it has gone or asks to be reset.
+    /// - [`ErrorKind::DeviceGone`]: it has gone, is wanted back by the platform, or has reported a
+    ///   bus error.
+    /// - [`ErrorKind::NeedsReset`]: it has failed and asks to be [reset](Self::recover).
     pub fn check_alive(&self) -> Result<()> {
-        let status = self.core.transport.status()?;
-        let problem = if status == status::GONE {
-            "has gone"
-        } else if status & status::DEVICE_NEEDS_RESET != 0 {
-            "has failed and asks to be reset"
-        } else {
-            return Ok(());
+        let gone = |problem: &str| {
+            Err(Error::new(
+                ErrorKind::DeviceGone,
+                format!("{} {problem}; close and reopen it", self.name()),
+            ))
         };
-        Err(Error::new(
-            ErrorKind::DeviceGone,
-            format!("{} {problem}; close and reopen it", self.name()),
-        ))
+        if let Some(problem) = self.core.notices.ending() {
+            return gone(problem);
+        }
+        match self.core.transport.status()? {
+            status::GONE => gone("has gone"),
+            status if status & status::DEVICE_NEEDS_RESET != 0 => Err(Error::new(
+                ErrorKind::NeedsReset,
+                format!("{} has failed and asks to be reset", self.name()),
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Resets the device, which ends all requests of all queues and makes it let go of their
+    /// memory, and sets it up again as it was. Each queue's owner then takes up its part with
+    /// [`Virtqueue::renew`].
+    ///
+    /// Takes as long as the device takes to finish what it cannot break off.
+    ///
+    /// # Errors
+    /// - [`ErrorKind::Timeout`], [`ErrorKind::DeviceGone`]: the device does not confirm its reset.
+    ///   It may still use the memory of the requests in flight, which stays with it.
+    /// - Others: the device was reset but could not be set up again. Its requests have ended.
+    pub fn recover(&self) -> Result<()> {
+        self.core.recover()
+    }
+
+    /// Resets queue `index` alone (RING_RESET), which ends its requests, and sets it up again. The
+    /// queue's owner then takes it up with [`Virtqueue::renew`].
+    ///
+    /// The specification makes a device let go of the queue's memory. Not all do: QEMU 10.0 forgets
+    /// the ring, and still writes into the memory of requests that it has begun. On such a device
+    /// this is for queues with nothing in flight; [`recover`](Self::recover) is for the others.
+    ///
+    /// # Errors
+    /// As [`recover`](Self::recover), and [`ErrorKind::Unsupported`] without RING_RESET.
+    pub fn recover_queue(&self, index: u16) -> Result<()> {
+        self.core.recover_queue(index)
     }
 }
 

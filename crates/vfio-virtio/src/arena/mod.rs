@@ -1,0 +1,237 @@
+#![expect(
+    unsafe_code,
+    reason = "lays out descriptions of buffers beside the memory"
+)]
+//! DMA memory: one arena that the device reaches, handed out as buffers with owners.
+
+use std::{
+    cell::UnsafeCell,
+    fmt,
+    ptr::NonNull,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use crossbeam_queue::ArrayQueue;
+
+mod buffer;
+mod pages;
+#[cfg(test)]
+mod tests;
+
+use buffer::Block;
+use pages::{Pages, Placement, place};
+
+pub use buffer::{DmaBuffer, Segment};
+
+use crate::{Error, ErrorKind, HostMemory, Iova, PciFunction, Result, Translation};
+
+/// The unit of allocation. No request needs a finer alignment, and most are multiples of it.
+const PAGE: usize = 4096;
+/// Blocks of 2^0 to 2^8 pages are kept for reuse without taking the lock.
+const CLASSES: usize = 9;
+/// How many free blocks of one class are kept at the most.
+const CACHED_BLOCKS: usize = 1024;
+
+/// Memory that a device reaches, from which [`DmaBuffer`]s are allocated.
+///
+/// Clones share the memory. The memory lives until the arena and all its buffers are gone; for how
+/// long the *device* reaches it is decided by the [`ConfiguredDevice`](crate::ConfiguredDevice) that made
+/// the arena.
+#[derive(Clone)]
+pub struct DmaArena(Arc<Inner>);
+
+struct Inner {
+    memory: Arc<HostMemory>,
+    placement: Placement,
+    pages: Mutex<Pages>,
+    cached: [ArrayQueue<u32>; CLASSES],
+    /// For each page, the description of the buffer that begins there, if one does.
+    blocks: Box<[UnsafeCell<Block>]>,
+}
+
+// SAFETY: all parts but `blocks` are `Sync`. A block is touched only by the buffer that it
+// describes, or while that is made, by the thread that has just been given the page.
+unsafe impl Sync for Inner {}
+// SAFETY: the raw pointers in `blocks` point to the arena itself and to its memory, which do not
+// depend on a thread.
+unsafe impl Send for Inner {}
+
+impl DmaArena {
+    /// Maps at least `len_bytes` of fresh memory for the function.
+    pub(crate) fn new(function: &dyn PciFunction, len_bytes: usize) -> Result<Self> {
+        let memory = Arc::new(HostMemory::new(len_bytes)?);
+        let pages = u32::try_from(memory.len_bytes() / PAGE)
+            .map_err(|_| Error::new(ErrorKind::InvalidInput, "a DMA arena is at most 16 TiB"))?;
+        if function.translation() == Translation::Physical {
+            let piece_pages = (memory.page_size().len_bytes() / PAGE) as u32;
+            let addresses = function.pin_dma(Arc::clone(&memory))?;
+            if addresses.len() as u64 * u64::from(piece_pages) != u64::from(pages) {
+                return Err(Error::new(
+                    ErrorKind::Io,
+                    format!(
+                        "{}: {} addresses for memory of {pages} pages",
+                        function.name(),
+                        addresses.len()
+                    ),
+                ));
+            }
+            let placement = Placement::scattered(&addresses, piece_pages);
+            return Ok(Self::over(memory, placement));
+        }
+        let iova = place(&function.iova_ranges()?, memory.len_bytes() as u64).ok_or_else(|| {
+            Error::new(
+                ErrorKind::OutOfMemory,
+                format!(
+                    "{}: the IOMMU has no room for {} bytes of DMA memory; ask for less",
+                    function.name(),
+                    memory.len_bytes()
+                ),
+            )
+        })?;
+        function.map_dma(iova, Arc::clone(&memory))?;
+        Ok(Self::over(memory, Placement::contiguous(iova, pages)))
+    }
+
+    fn over(memory: Arc<HostMemory>, placement: Placement) -> Self {
+        let count = memory.len_bytes() / PAGE;
+        Self(Arc::new(Inner {
+            memory,
+            pages: Mutex::new(Pages::new(&placement)),
+            placement,
+            cached: std::array::from_fn(|class| {
+                ArrayQueue::new((count >> class).clamp(1, CACHED_BLOCKS))
+            }),
+            blocks: (0..count).map(|_| UnsafeCell::new(Block::VACANT)).collect(),
+        }))
+    }
+
+    /// Allocates a buffer of `len_bytes`, contiguous for the device and aligned to 4 KiB. Its
+    /// contents are whatever they were.
+    ///
+    /// # Errors
+    /// [`ErrorKind::OutOfMemory`] when no contiguous piece of that size is free, and
+    /// [`ErrorKind::InvalidInput`] when `len_bytes` is 0.
+    pub fn allocate(&self, len_bytes: usize) -> Result<DmaBuffer> {
+        let no_room = || {
+            Error::new(
+                ErrorKind::OutOfMemory,
+                format!(
+                    "no {len_bytes} contiguous bytes are free in the DMA arena of {}; drop buffers or open the device with a larger arena",
+                    self.len_bytes()
+                ),
+            )
+        };
+        if len_bytes == 0 {
+            return Err(Error::new(
+                ErrorKind::InvalidInput,
+                "a DMA buffer cannot be empty",
+            ));
+        }
+        // Half of u32, so that sums of a few lengths cannot overflow on the request path.
+        let len = i32::try_from(len_bytes)
+            .map_err(|_| no_room())?
+            .cast_unsigned();
+        let pages = block_pages(len);
+        let page = self.0.take(pages).ok_or_else(no_room)?;
+        let block = self.0.blocks[page as usize].get();
+        // SAFETY: the allocator has just handed `page` out, so no other buffer has this block. The
+        // page lies inside the mapping, so the pointer to its bytes does too. The strong count
+        // that `into_raw` leaves behind is the one that the buffer takes back when it is dropped.
+        let block = unsafe {
+            block.write(Block::new(
+                Arc::into_raw(Arc::clone(&self.0)),
+                self.0.placement.iova(page),
+                self.0.memory.as_ptr().add(page as usize * PAGE),
+                len,
+                pages,
+            ));
+            NonNull::new_unchecked(block)
+        };
+        Ok(DmaBuffer::over(block))
+    }
+
+    pub(crate) fn id(&self) -> ArenaId {
+        ArenaId(Arc::as_ptr(&self.0))
+    }
+
+    /// The size of the arena in bytes.
+    pub fn len_bytes(&self) -> usize {
+        self.0.memory.len_bytes()
+    }
+
+    /// The memory behind the arena.
+    pub fn memory(&self) -> &HostMemory {
+        &self.0.memory
+    }
+
+    /// The address at which the device sees the arena's first byte. The rest follows it unless the
+    /// device's addresses are [physical](Translation::Physical).
+    pub fn iova(&self) -> Iova {
+        self.0.placement.start()
+    }
+}
+
+/// Tells arenas apart, as long as they live.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ArenaId(*const Inner);
+
+// SAFETY: the pointer is compared, never followed.
+unsafe impl Send for ArenaId {}
+// SAFETY: as above.
+unsafe impl Sync for ArenaId {}
+
+impl fmt::Debug for DmaArena {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DmaArena")
+            .field("memory", &self.0.memory)
+            .field("iova", &self.iova())
+            .finish()
+    }
+}
+
+/// The number of pages that are allocated for `len` bytes: a size class, or the exact number
+/// beyond the classes.
+fn block_pages(len: u32) -> u32 {
+    let pages = len.div_ceil(PAGE as u32).max(1);
+    if pages <= 1 << (CLASSES - 1) {
+        pages.next_power_of_two()
+    } else {
+        pages
+    }
+}
+
+impl Inner {
+    fn class(&self, pages: u32) -> Option<&ArrayQueue<u32>> {
+        self.cached
+            .get(pages.trailing_zeros() as usize)
+            .filter(|_| pages.is_power_of_two())
+    }
+
+    fn take(&self, pages: u32) -> Option<u32> {
+        if let Some(page) = self.class(pages).and_then(ArrayQueue::pop) {
+            return Some(page);
+        }
+        let mut free = self.pages.lock().unwrap_or_else(PoisonError::into_inner);
+        free.take(pages).or_else(|| {
+            // What is kept for reuse may be just what keeps larger pieces from forming.
+            for class in &self.cached {
+                while let Some(page) = class.pop() {
+                    free.give(page);
+                }
+            }
+            free.take(pages)
+        })
+    }
+
+    fn give(&self, page: u32, pages: u32) {
+        let kept = self
+            .class(pages)
+            .is_some_and(|class| class.push(page).is_ok());
+        if !kept {
+            self.pages
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .give(page);
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! Through the public door, on memory that no device reaches.
+
+use super::*;
+
+fn arena(len: usize) -> DmaArena {
+    let memory = Arc::new(HostMemory::new(len).unwrap());
+    let pages = (memory.len_bytes() / PAGE) as u32;
+    let placement = Placement::contiguous(Iova(pages::PREFERRED_IOVA), pages);
+    DmaArena::over(memory, placement)
+}
+
+#[test]
+fn buffers_do_not_overlap_and_come_back() {
+    let arena = arena(2 << 20);
+    let all: Vec<_> = (0..arena.len_bytes() / PAGE)
+        .map(|i| {
+            let mut buffer = arena.allocate(PAGE).unwrap();
+            buffer.fill(i as u8);
+            buffer
+        })
+        .collect();
+    assert_eq!(
+        arena.allocate(1).unwrap_err().kind(),
+        ErrorKind::OutOfMemory
+    );
+    for (i, buffer) in all.iter().enumerate() {
+        assert!(buffer.to_vec().iter().all(|&b| b == i as u8));
+    }
+    drop(all);
+    // The single pages must merge again for one large piece to be found.
+    assert_eq!(
+        arena.allocate(arena.len_bytes()).unwrap().len(),
+        arena.len_bytes()
+    );
+}
+
+#[test]
+fn a_length_beyond_the_arena_is_refused() {
+    let arena = arena(2 << 20);
+    assert!(arena.allocate(arena.len_bytes() + 1).is_err());
+    assert!(arena.allocate(usize::MAX).is_err());
+    assert_eq!(
+        arena.allocate(0).unwrap_err().kind(),
+        ErrorKind::InvalidInput
+    );
+}
+
+#[test]
+#[should_panic(expected = "exceeds the buffer's length")]
+fn writing_past_the_end_panics() {
+    arena(2 << 20).allocate(512).unwrap().write_at(510, &[0; 3]);
+}
+
+fn filled(arena: &DmaArena, len: usize, value: u8) -> DmaBuffer {
+    let mut buffer = arena.allocate(len).unwrap();
+    buffer.fill(value);
+    buffer
+}
+
+#[test]
+fn a_joined_buffer_is_read_and_written_across_its_segments() {
+    let arena = arena(2 << 20);
+    let mut buffer = filled(&arena, 512, 1);
+    buffer.join(filled(&arena, 4096, 2)).unwrap();
+    buffer.join(filled(&arena, 1024, 3)).unwrap();
+    assert_eq!(buffer.len(), 512 + 4096 + 1024);
+    let lens: Vec<_> = buffer.segments().map(|s| s.len_bytes).collect();
+    assert_eq!(lens, [512, 4096, 1024]);
+
+    let mut expected = [vec![1; 512], vec![2; 4096], vec![3; 1024]].concat();
+    assert_eq!(buffer.to_vec(), expected);
+    buffer.write_at(510, &[9; 4100]);
+    expected[510..4610].fill(9);
+    assert_eq!(buffer.to_vec(), expected);
+    let mut across = [0; 6];
+    buffer.read_at(4606, &mut across);
+    assert_eq!(across, [9, 9, 9, 9, 3, 3]);
+    buffer.write_at(buffer.len(), &[]);
+
+    let parts: Vec<_> = buffer.split().collect();
+    let split: Vec<_> = parts.iter().flat_map(DmaBuffer::to_vec).collect();
+    assert_eq!(split, expected);
+    assert!(parts.iter().all(|part| part.segments().count() == 1));
+}
+
+#[test]
+fn a_joined_buffer_goes_back_whole() {
+    let arena = arena(2 << 20);
+    let mut buffer = arena.allocate(PAGE).unwrap();
+    for _ in 1..arena.len_bytes() / PAGE {
+        buffer.join(arena.allocate(PAGE).unwrap()).unwrap();
+    }
+    assert!(arena.allocate(1).is_err());
+    // Half of it goes by way of its parts.
+    let mut parts = buffer.split();
+    parts.by_ref().take(100).for_each(drop);
+    drop(parts);
+    assert!(arena.allocate(arena.len_bytes()).is_ok());
+}
+
+#[test]
+fn buffers_of_different_arenas_are_not_joined() {
+    let (one, other) = (arena(2 << 20), arena(2 << 20));
+    let mut buffer = one.allocate(512).unwrap();
+    let (error, back) = buffer.join(filled(&other, 512, 7)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    assert_eq!(back.to_vec(), [7; 512]);
+    assert_eq!(buffer.segments().count(), 1);
+}
+
+#[test]
+#[should_panic(expected = "exceeds the buffer's length")]
+fn writing_past_the_last_segment_panics() {
+    let arena = arena(2 << 20);
+    let mut buffer = arena.allocate(512).unwrap();
+    buffer.join(arena.allocate(512).unwrap()).unwrap();
+    buffer.write_at(1022, &[0; 3]);
+}

@@ -1,0 +1,290 @@
+//! What the parts of a running device share, and its life from reset to reset.
+
+use std::{
+    any::Any,
+    mem,
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+};
+
+use super::watch::{Notices, Watch};
+use crate::{
+    DmaArena, Error, ErrorKind, Features, PciFunction, Result,
+    queue::{Format, QueueMemory},
+    transport::{Notification, Transport, status},
+};
+
+/// What the device, its handle and its queues share; the last of them to go resets the device.
+pub(crate) struct Core {
+    pub(super) transport: Transport,
+    pub(super) function: Arc<dyn PciFunction>,
+    pub(super) arena: DmaArena,
+    pub(super) features: Features,
+    pub(super) notices: Arc<Notices>,
+    /// The vector that announces changes of the configuration.
+    pub(super) config_vector: OnceLock<Option<u16>>,
+    /// The thread that waits for events, if there are any to wait for.
+    pub(super) watch: OnceLock<Watch>,
+    /// The queues. Whoever sets up or resets a queue or the device holds this lock.
+    queues: Mutex<Vec<QueueLife>>,
+    /// Memory that the device may still use though its owner has gone. Freed by a reset only.
+    abandoned: Mutex<Vec<Box<dyn Any + Send>>>,
+}
+
+/// A queue, from reset to reset.
+struct QueueLife {
+    size: u16,
+    vector: Option<u16>,
+    /// How often it has been set up.
+    number: u32,
+    /// What was set up and is still to be taken up by the queue's owner.
+    next: Option<Result<Setup, (ErrorKind, String)>>,
+    /// Whether it has no owner any more.
+    is_retired: bool,
+}
+
+/// The memory of a queue that the device knows, and the way to notify it.
+pub(crate) type Setup = (QueueMemory, Notification);
+
+impl Core {
+    pub(super) fn new(
+        transport: Transport,
+        function: Arc<dyn PciFunction>,
+        arena: DmaArena,
+        features: Features,
+    ) -> Self {
+        Self {
+            transport,
+            function,
+            arena,
+            features,
+            notices: Arc::default(),
+            config_vector: OnceLock::new(),
+            watch: OnceLock::new(),
+            queues: Mutex::default(),
+            abandoned: Mutex::default(),
+        }
+    }
+
+    /// Keeps `memory` until the device has been reset.
+    pub(crate) fn abandon(&self, memory: Box<dyn Any + Send>) {
+        lock(&self.abandoned).push(memory);
+    }
+
+    #[inline]
+    pub(crate) fn arena(&self) -> &DmaArena {
+        &self.arena
+    }
+
+    pub(crate) fn features(&self) -> Features {
+        self.features
+    }
+
+    pub(crate) fn format(&self) -> Format {
+        match self.features.contains(Features::RING_PACKED) {
+            true => Format::Packed,
+            false => Format::Split,
+        }
+    }
+
+    /// How often queue `index` has been set up.
+    pub(crate) fn life(&self, index: u16) -> u32 {
+        let queues = self.queues();
+        queues.get(usize::from(index)).map_or(0, |q| q.number)
+    }
+
+    /// Queue `index` has no owner any more: it is not set up again.
+    pub(crate) fn retire(&self, index: u16) {
+        if let Some(queue) = self.queues().get_mut(usize::from(index)) {
+            queue.is_retired = true;
+        }
+    }
+
+    /// What queue `index` was set up with after a reset, and the number of that life.
+    pub(crate) fn new_life(&self, index: u16) -> (u32, Result<Setup>) {
+        let mut queues = self.queues();
+        let Some(queue) = queues.get_mut(usize::from(index)) else {
+            return (0, Err(Error::new(ErrorKind::NotFound, "no such queue")));
+        };
+        let setup = match queue.next.take() {
+            Some(Ok(setup)) => Ok(setup),
+            Some(Err((kind, why))) => Err(Error::new(kind, why)),
+            None => Err(Error::new(
+                ErrorKind::DeviceGone,
+                format!("queue {index} has not been set up again"),
+            )),
+        };
+        (queue.number, setup)
+    }
+
+    /// Sets up the next queue for the first time.
+    pub(super) fn add_queue(&self, size: u16, vector: Option<u16>) -> Result<Setup> {
+        let mut queues = self.queues();
+        let setup = self.set_up(queues.len() as u16, size, vector)?;
+        queues.push(QueueLife {
+            size,
+            vector,
+            number: 0,
+            next: None,
+            is_retired: false,
+        });
+        Ok(setup)
+    }
+
+    pub(super) fn num_set_up(&self) -> u16 {
+        self.queues().len() as u16
+    }
+
+    fn set_up(&self, index: u16, size: u16, vector: Option<u16>) -> Result<Setup> {
+        let memory = QueueMemory::allocate(&self.arena, self.format(), size)?;
+        match self
+            .transport
+            .enable_queue(index, size, &memory.addresses(), vector, self.features)
+        {
+            Ok(notification) => Ok((memory, notification)),
+            Err(error) => {
+                // It failed half-way: the device may know the memory.
+                self.abandon(Box::new(memory));
+                Err(error)
+            }
+        }
+    }
+
+    /// Accepts `features` of the offered ones.
+    pub(super) fn settle(
+        transport: &Transport,
+        name: &str,
+        offered: Features,
+        features: Features,
+    ) -> Result<()> {
+        transport.set_driver_features(features)?;
+        transport.add_status(status::FEATURES_OK)?;
+        if transport.status()? & status::FEATURES_OK == 0 {
+            transport.add_status(status::FAILED)?;
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                format!(
+                    "{name}: the device refused the features {features:?} of the offered {offered:?}"
+                ),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Begins operation of what has been set up.
+    pub(super) fn go(&self) -> Result<()> {
+        let vector = self.config_vector.get().copied().flatten();
+        self.transport.set_config_vector(vector)?;
+        self.transport.add_status(status::DRIVER_OK)
+    }
+
+    /// Resets the device and sets it up again as it was. The owners of the queues take their part
+    /// up in [`Virtqueue::renew`](crate::Virtqueue::renew).
+    pub(super) fn recover(&self) -> Result<()> {
+        let mut queues = self.queues();
+        self.transport.reset()?;
+        // The device has confirmed that it has stopped: it uses none of this any more.
+        lock(&self.abandoned).clear();
+        for queue in queues.iter_mut() {
+            queue.next = None;
+        }
+        let outcome = self.set_up_again(&mut queues);
+        if let Err(error) = &outcome {
+            for queue in queues.iter_mut() {
+                if let Some(Ok((memory, _))) = queue.next.take() {
+                    self.abandon(Box::new(memory));
+                }
+                queue.next = Some(Err((error.kind(), error.to_string())));
+            }
+            if self.transport.reset().is_ok() {
+                lock(&self.abandoned).clear();
+            }
+        }
+        for queue in queues.iter_mut() {
+            queue.number += 1;
+        }
+        drop(queues);
+        self.notices.raise();
+        outcome
+    }
+
+    fn set_up_again(&self, queues: &mut [QueueLife]) -> Result<()> {
+        let name = self.function.name();
+        self.transport.add_status(status::ACKNOWLEDGE)?;
+        self.transport.add_status(status::DRIVER)?;
+        let offered = self.transport.device_features()?;
+        if !offered.contains(self.features) {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                format!(
+                    "{name}: after its reset the device no longer offers {:?}; close and reopen it",
+                    self.features - offered
+                ),
+            ));
+        }
+        Self::settle(&self.transport, &name, offered, self.features)?;
+        for (queue, index) in queues.iter_mut().zip(0..) {
+            if !queue.is_retired {
+                queue.next = Some(Ok(self.set_up(index, queue.size, queue.vector)?));
+            }
+        }
+        self.go()
+    }
+
+    /// Resets queue `index` alone and sets it up again.
+    pub(super) fn recover_queue(&self, index: u16) -> Result<()> {
+        if !self.features.contains(Features::RING_RESET) {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                "the device cannot reset its queues one by one (no RING_RESET); reset the device",
+            ));
+        }
+        let mut queues = self.queues();
+        let queue = queues
+            .get_mut(usize::from(index))
+            .filter(|queue| !queue.is_retired)
+            .ok_or_else(|| Error::new(ErrorKind::NotFound, format!("there is no queue {index}")))?;
+        self.transport.reset_queue(index)?;
+        let setup = self.set_up(index, queue.size, queue.vector);
+        queue.number += 1;
+        let outcome = match &setup {
+            Ok(_) => Ok(()),
+            Err(error) => Err(Error::new(error.kind(), error.to_string())),
+        };
+        queue.next = Some(setup.map_err(|error| (error.kind(), error.to_string())));
+        drop(queues);
+        self.notices.raise();
+        outcome
+    }
+
+    fn queues(&self) -> MutexGuard<'_, Vec<QueueLife>> {
+        lock(&self.queues)
+    }
+}
+
+impl Drop for Core {
+    fn drop(&mut self) {
+        drop(self.watch.take());
+        // The order matters: only a device that has confirmed its reset has stopped using memory,
+        // so the mapping and what is abandoned may go only after that.
+        let stopped = self
+            .transport
+            .reset()
+            .and_then(|()| self.function.unmap_dma(self.arena.iova()));
+        if let Err(error) = stopped {
+            tracing::error!(
+                device = self.function.name(),
+                error = &error as &dyn std::error::Error,
+                "the device could not be stopped; its memory is not freed before the process ends"
+            );
+            mem::forget(mem::take(&mut *lock(&self.abandoned)));
+            mem::forget(mem::take(&mut *lock(&self.queues)));
+            mem::forget(self.arena.clone());
+            mem::forget(Arc::clone(&self.function));
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What the lock protects is changed by single assignments: a panic leaves it consistent.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
