@@ -30,6 +30,15 @@ pub enum StoreKind {
     Null,
 }
 
+/// The format of the virtqueues (VIRTIO 1.3 §2.6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RingFormat {
+    /// Split rings.
+    Split,
+    /// Packed rings are offered; a driver may still use split ones.
+    Packed,
+}
+
 /// Whether something is offered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Switch {
@@ -81,12 +90,19 @@ pub struct EmulatedConfig {
     pub block_size_bytes: u32,
     /// The number of request queues.
     pub queues: u16,
-    /// The largest size of each queue, a power of two.
+    /// The largest size of each queue, 4 to 32768. A power of two, unless packed rings are offered.
+    /// A driver that uses split rings then has to write a power of two itself: a split queue of
+    /// another size is not enabled.
     pub queue_size: u16,
+    /// The format of the queues.
+    pub ring: RingFormat,
     /// Whether indirect descriptors are offered.
     pub indirect: Switch,
     /// Whether event index suppression is offered.
     pub event_idx: Switch,
+    /// Whether use in order is offered. Where it is negotiated, one used element stands for all
+    /// requests that the device completes at a time.
+    pub in_order: Switch,
     /// Where data goes.
     pub store: StoreKind,
     /// The least time between taking a request and completing it.
@@ -108,8 +124,10 @@ impl Default for EmulatedConfig {
             block_size_bytes: 4096,
             queues: 2,
             queue_size: 256,
+            ring: RingFormat::Split,
             indirect: Switch::On,
             event_idx: Switch::On,
+            in_order: Switch::Off,
             store: StoreKind::Memory,
             latency: Duration::ZERO,
         }

@@ -12,13 +12,13 @@ pub(crate) use poll::Look;
 
 use crate::{
     chain::Chain,
-    config::{Resolved, Switch, ZoneModel},
+    config::{Resolved, RingFormat, Switch, ZoneModel},
     disk::Disk,
     fault::Faults,
     interrupts::{Interrupts, NO_VECTOR},
     memory::DmaMap,
     pci::ConfigSpace,
-    ring::{Layout, Ring},
+    ring::{Layout, Ring, Taken},
     wire::{device_status, feature},
 };
 
@@ -70,7 +70,7 @@ struct Queue {
 #[derive(Clone, Copy, Debug)]
 struct Held {
     queue: u16,
-    head: u16,
+    taken: Taken,
     used_len: u32,
     due: Instant,
 }
@@ -140,6 +140,12 @@ impl Device {
         }
         if self.config.event_idx == Switch::On {
             features |= feature::EVENT_IDX;
+        }
+        if self.config.ring == RingFormat::Packed {
+            features |= feature::RING_PACKED;
+        }
+        if self.config.in_order == Switch::On {
+            features |= feature::IN_ORDER;
         }
         features
     }
@@ -221,17 +227,24 @@ impl Device {
     }
 
     fn enable_queue(&mut self, index: usize) {
+        let packed = self.negotiated(feature::RING_PACKED);
         let indirect = self.negotiated(feature::INDIRECT_DESC);
         let event_idx = self.negotiated(feature::EVENT_IDX);
+        let in_order = self.negotiated(feature::IN_ORDER);
         let queue = &mut self.queues[index];
-        if queue.ring.is_none() {
+        // §2.7: the size of a split ring is a power of two. A driver that left the largest size of
+        // a device for packed rings as it found it sees that its queue is not enabled.
+        let fits = packed == Switch::On || queue.size.is_power_of_two();
+        if queue.ring.is_none() && fits {
             queue.ring = Some(Ring::new(Layout {
                 size: queue.size,
                 desc: queue.desc,
                 driver: queue.driver,
                 device: queue.device,
+                packed,
                 indirect,
                 event_idx,
+                in_order,
             }));
         }
     }

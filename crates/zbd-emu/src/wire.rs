@@ -23,6 +23,8 @@ pub(crate) mod feature {
     pub(crate) const EVENT_IDX: u64 = 1 << ring::VIRTIO_RING_F_EVENT_IDX;
     pub(crate) const VERSION_1: u64 = 1 << config::VIRTIO_F_VERSION_1;
     pub(crate) const ACCESS_PLATFORM: u64 = 1 << config::VIRTIO_F_ACCESS_PLATFORM;
+    pub(crate) const RING_PACKED: u64 = 1 << config::VIRTIO_F_RING_PACKED;
+    pub(crate) const IN_ORDER: u64 = 1 << config::VIRTIO_F_IN_ORDER;
     pub(crate) const RING_RESET: u64 = 1 << config::VIRTIO_F_RING_RESET;
 }
 

@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use super::{EmulatedConfig, StoreKind, Switch, ZoneModel};
+use super::{EmulatedConfig, RingFormat, StoreKind, Switch, ZoneModel};
 
 impl fmt::Display for EmulatedConfig {
     /// Writes what differs from the default; it parses back into the same configuration.
@@ -64,6 +64,8 @@ impl fmt::Display for EmulatedConfig {
         for (key, switch) in [("indirect", self.indirect), ("event-idx", self.event_idx)] {
             option(switch == Switch::Off, key, "off".to_owned());
         }
+        option(self.ring == RingFormat::Packed, "ring", "packed".to_owned());
+        option(self.in_order == Switch::On, "in-order", "on".to_owned());
         option(self.store == StoreKind::Null, "store", "null".to_owned());
         let latency = humantime::format_duration(self.latency).to_string();
         option(self.latency != Duration::ZERO, "latency", latency);

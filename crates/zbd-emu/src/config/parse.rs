@@ -4,12 +4,12 @@ use std::{fmt::Display, ops::RangeInclusive, str::FromStr, time::Duration};
 
 use vfio_virtio::{Error, ErrorKind, Result};
 
-use super::{EmulatedConfig, StoreKind, Switch, ZoneModel};
+use super::{EmulatedConfig, RingFormat, StoreKind, Switch, ZoneModel};
 
 /// Every key, for messages.
 const KEYS: &str = "zones, size, zone-size, zone-cap, conventional, max-open, max-active, \
                     max-append, block-size, model, queues, queue-size, ring, indirect, event-idx, \
-                    store, latency";
+                    in-order, store, latency";
 
 impl FromStr for EmulatedConfig {
     type Err = Error;
@@ -73,18 +73,16 @@ impl EmulatedConfig {
             }
             "queues" => self.queues = number(key, value, 1..=64)?,
             "queue-size" => self.queue_size = number(key, value, 4..=32768)?,
-            "ring" => match value {
-                "split" => {}
-                "packed" => return Err(unsupported(key, value, "ring=split")),
-                _ => return Err(malformed(key, value, "split")),
-            },
-            "indirect" => self.indirect = switch(key, value)?,
-            "event-idx" => self.event_idx = switch(key, value)?,
-            "in-order" => {
-                if switch(key, value)? == Switch::On {
-                    return Err(unsupported(key, value, "in-order=off"));
+            "ring" => {
+                self.ring = match value {
+                    "split" => RingFormat::Split,
+                    "packed" => RingFormat::Packed,
+                    _ => return Err(malformed(key, value, "split or packed")),
                 }
             }
+            "indirect" => self.indirect = switch(key, value)?,
+            "event-idx" => self.event_idx = switch(key, value)?,
+            "in-order" => self.in_order = switch(key, value)?,
             "store" => {
                 self.store = match value {
                     "mem" => StoreKind::Memory,

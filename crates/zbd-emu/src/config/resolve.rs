@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use vfio_virtio::{Error, ErrorKind, Result};
 
-use super::{EmulatedConfig, StoreKind, Switch, ZoneModel};
+use super::{EmulatedConfig, RingFormat, StoreKind, Switch, ZoneModel};
 use crate::{
     wire::SECTOR_BYTES,
     zone::{Geometry, ZoneKind},
@@ -26,6 +26,8 @@ pub(crate) struct Resolved {
     pub(crate) queue_size: u16,
     pub(crate) indirect: Switch,
     pub(crate) event_idx: Switch,
+    pub(crate) ring: RingFormat,
+    pub(crate) in_order: Switch,
     pub(crate) store: StoreKind,
     pub(crate) latency: Duration,
 }
@@ -81,12 +83,16 @@ impl Resolved {
             format!("queues={} is not allowed: give 1 to 64", config.queues)
         })?;
         // Four descriptors are what one request without indirection needs at most.
+        let queue_size = config.queue_size;
+        require((4..=32768).contains(&queue_size), || {
+            format!("queue-size={queue_size} is not allowed: give 4 to 32768")
+        })?;
         require(
-            config.queue_size.is_power_of_two() && (4..=32768).contains(&config.queue_size),
+            config.ring == RingFormat::Packed || queue_size.is_power_of_two(),
             || {
                 format!(
-                    "queue-size={} is not allowed: give a power of two from 4 to 32768",
-                    config.queue_size
+                    "queue-size={queue_size} is not allowed: give a power of two from 4 to 32768, \
+                     or ring=packed"
                 )
             },
         )?;
@@ -126,6 +132,8 @@ impl Resolved {
             queue_size: config.queue_size,
             indirect: config.indirect,
             event_idx: config.event_idx,
+            ring: config.ring,
+            in_order: config.in_order,
             store: config.store,
             latency: config.latency,
         })

@@ -4,6 +4,7 @@ use vfio_virtio::{Error, ErrorKind, Result, Width};
 
 use super::Device;
 use crate::{
+    config::Switch,
     interrupts::NO_VECTOR,
     wire::{device_status, feature},
 };
@@ -179,12 +180,14 @@ impl Device {
     /// Writes to the registers of the selected queue, which change only while it is disabled.
     fn write_queue(&mut self, field: Field, value: u32) {
         let index = usize::from(self.queue_select);
+        let packed = self.negotiated(feature::RING_PACKED) == Switch::On;
+        let largest = self.config.queue_size;
         let Some(queue) = self.queues.get_mut(index) else {
             return;
         };
         let word = value as u16;
         if field == Field::QueueReset {
-            if word == 1 && self.negotiated(feature::RING_RESET) == crate::config::Switch::On {
+            if word == 1 && self.negotiated(feature::RING_RESET) == Switch::On {
                 self.reset_queue(index);
             }
             return;
@@ -198,7 +201,9 @@ impl Device {
         }
         match field {
             // A size that is not allowed leaves the register as it was.
-            Field::QueueSize if word.is_power_of_two() && word <= self.config.queue_size => {
+            Field::QueueSize
+                if (1..=largest).contains(&word) && (packed || word.is_power_of_two()) =>
+            {
                 queue.size = word;
             }
             Field::QueueDesc(half) => half.set(&mut queue.desc, value),
