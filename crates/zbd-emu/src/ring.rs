@@ -123,6 +123,14 @@ impl Ring {
         }
     }
 
+    /// Checks what a notification said of how far the driver has got, after a look (NOTIFICATION_DATA).
+    pub(crate) fn check_notice(&self, data: u16) -> Result<(), Broken> {
+        match self {
+            Self::Split(ring) => ring.check_notice(data),
+            Self::Packed(ring) => ring.check_notice(data),
+        }
+    }
+
     /// Takes the next request, if there is one, and reads its buffers into `chain`. A split ring
     /// yields those that the last look saw.
     #[inline]

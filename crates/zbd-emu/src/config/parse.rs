@@ -9,7 +9,9 @@ use super::{EmulatedConfig, RingFormat, StoreKind, Switch, ZoneModel};
 /// Every key, for messages.
 const KEYS: &str = "zones, size, zone-size, zone-cap, conventional, max-open, max-active, \
                     max-append, block-size, model, queues, queue-size, ring, indirect, event-idx, \
-                    in-order, store, latency";
+                    in-order, notification-data, notif-config-data, order-platform, \
+                    vectors, serial, flush, discard, write-zeroes, secure-erase, lifetime, \
+                    readonly, size-max, seg-max, store, latency";
 
 impl FromStr for EmulatedConfig {
     type Err = Error;
@@ -83,6 +85,24 @@ impl EmulatedConfig {
             "indirect" => self.indirect = switch(key, value)?,
             "event-idx" => self.event_idx = switch(key, value)?,
             "in-order" => self.in_order = switch(key, value)?,
+            "notification-data" => self.notification_data = switch(key, value)?,
+            "notif-config-data" => self.notif_config_data = switch(key, value)?,
+            "order-platform" => self.order_platform = switch(key, value)?,
+            "vectors" => self.vectors = Some(number(key, value, 0..=128)?),
+            "serial" => self.serial = value.to_owned(),
+            "flush" => self.flush = switch(key, value)?,
+            "discard" => self.discard = Some(switch(key, value)?),
+            "write-zeroes" => self.write_zeroes = switch(key, value)?,
+            "secure-erase" => self.secure_erase = Some(switch(key, value)?),
+            "lifetime" => self.lifetime = switch(key, value)?,
+            "readonly" => self.readonly = switch(key, value)?,
+            "size-max" => {
+                self.size_max = Some(
+                    u32::try_from(bytes(key, value)?)
+                        .map_err(|_| malformed(key, value, "a size below 4g"))?,
+                );
+            }
+            "seg-max" => self.seg_max = Some(number(key, value, 1..=u32::MAX)?),
             "store" => {
                 self.store = match value {
                     "mem" => StoreKind::Memory,

@@ -49,24 +49,29 @@ struct Path<'d> {
     faults: &'d mut Faults,
     dma: &'d DmaMap,
     chain: &'d mut Chain,
-    zoned: Switch,
+    /// The features in force.
+    features: u64,
 }
 
 impl Device {
     /// Takes and completes a batch of each queue.
     pub(crate) fn poll(&mut self, bell: &Bell, look: Look) -> Progress {
         let mut progress = Progress::default();
+        self.settle();
         if !self.is_running() {
             return progress;
         }
+        let with_data = self.negotiated(feature::NOTIFICATION_DATA) == Switch::On;
         for index in 0..self.queues.len() {
             let kicks = bell.kicks(index);
             let queue = &mut self.queues[index];
             if look == Look::WhereNotified && queue.armed && queue.kicks_seen == kicks {
                 continue;
             }
+            let notified = queue.kicks_seen != kicks;
             queue.kicks_seen = kicks;
-            match self.serve(index) {
+            let notice = (notified && with_data).then(|| bell.last(index));
+            match self.serve(index, notice) {
                 Ok(taken) => progress.taken += u32::from(taken),
                 Err(Broken(reason)) => {
                     self.break_down(reason);
@@ -75,7 +80,7 @@ impl Device {
             }
         }
         progress.completed = progress.taken;
-        if !self.config.latency.is_zero() {
+        if self.holds_back() {
             progress.completed = match self.release_held() {
                 Ok(completed) => completed,
                 Err(Broken(reason)) => {
@@ -87,10 +92,18 @@ impl Device {
         progress
     }
 
-    /// Takes what waits in one queue, a batch at most.
-    fn serve(&mut self, index: usize) -> Result<u16, Broken> {
-        let zoned = self.negotiated(feature::ZONED);
-        let held_room = self.held.capacity() - self.held.len();
+    /// Whether requests are not completed at once, or were not.
+    #[inline]
+    fn holds_back(&self) -> bool {
+        !self.config.latency.is_zero() || self.on_hold || !self.held.is_empty()
+    }
+
+    /// Takes what waits in one queue, a batch at most. `notice` is what the driver said with its
+    /// last notification, if it sent one and says anything.
+    fn serve(&mut self, index: usize, notice: Option<u32>) -> Result<u16, Broken> {
+        let features = self.features();
+        let holds_back = self.holds_back();
+        let held_room = self.most_held.saturating_sub(self.held.len());
         let Queue {
             ring: Some(ring),
             vector,
@@ -101,7 +114,11 @@ impl Device {
             return Ok(0);
         };
         let memory = ring.memory(&self.dma)?;
-        if !ring.look(&memory)? {
+        let waiting = ring.look(&memory)?;
+        if let Some(notice) = notice {
+            ring.check_notice((notice >> 16) as u16)?;
+        }
+        if !waiting {
             return Ok(0);
         }
         if std::mem::take(armed) {
@@ -112,12 +129,12 @@ impl Device {
             faults: &mut self.faults,
             dma: &self.dma,
             chain: &mut self.chain,
-            zoned,
+            features,
         };
         self.batches += 1;
         let mut taken = 0;
         let mut result = Ok(());
-        if self.config.latency.is_zero() {
+        if !holds_back {
             while taken < BATCH {
                 match path.complete_next(ring, &memory) {
                     Ok(true) => taken += 1,
@@ -158,7 +175,7 @@ impl Device {
 
     /// Completes the held requests whose time has come.
     fn release_held(&mut self) -> Result<u32, Broken> {
-        let Some(first) = self.held.front() else {
+        let Some(first) = self.held.front().filter(|_| !self.on_hold) else {
             return Ok(0);
         };
         let now = Instant::now();
@@ -231,7 +248,7 @@ impl Device {
 
     /// How long until the first held request is due, if there is one.
     pub(crate) fn due_in(&self) -> Option<Duration> {
-        let first = self.held.front()?;
+        let first = self.held.front().filter(|_| !self.on_hold)?;
         Some(first.due.saturating_duration_since(Instant::now()))
     }
 }
@@ -254,7 +271,7 @@ impl Path<'_> {
         let request = Request::parse(self.chain, self.dma)?;
         let outcome = match self.faults.status() {
             None => {
-                let mut outcome = self.disk.execute(&request, self.zoned, self.dma)?;
+                let mut outcome = self.disk.execute(&request, self.features, self.dma)?;
                 self.faults.alter(request.kind, &mut outcome);
                 outcome
             }

@@ -124,6 +124,13 @@ impl Packed {
         Ok(self.next_avail.is_available(flags))
     }
 
+    pub(super) fn check_notice(&self, data: u16) -> Result<(), Broken> {
+        if data & 0x7fff >= self.layout.size {
+            return Err(Broken("a notification of a place beyond the queue"));
+        }
+        Ok(())
+    }
+
     #[inline]
     pub(super) fn take(
         &mut self,

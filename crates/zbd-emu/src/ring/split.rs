@@ -78,6 +78,15 @@ impl Split {
         Ok(index != self.next_avail)
     }
 
+    /// The driver publishes before it notifies, so it cannot be further on than its index. It may
+    /// have gone on since, by as much as a queue holds and the device takes at a time.
+    pub(super) fn check_notice(&self, data: u16) -> Result<(), Broken> {
+        match data.wrapping_sub(self.seen_avail) {
+            1..0x4000 => Err(Broken("a notification ahead of the available index")),
+            _ => Ok(()),
+        }
+    }
+
     #[inline]
     pub(super) fn take(
         &mut self,

@@ -24,6 +24,8 @@ pub(crate) const VERSION_1: u64 = 1 << 32;
 pub(crate) const ACCESS_PLATFORM: u64 = 1 << 33;
 pub(crate) const PACKED: u64 = 1 << 34;
 pub(crate) const IN_ORDER: u64 = 1 << 35;
+pub(crate) const NOTIFICATION_DATA: u64 = 1 << 38;
+pub(crate) const NOTIF_CONFIG_DATA: u64 = 1 << 39;
 pub(crate) const RING_RESET: u64 = 1 << 40;
 
 pub(crate) const NEXT: u16 = 1;
@@ -34,6 +36,10 @@ pub(crate) const IN: u32 = 0;
 pub(crate) const OUT: u32 = 1;
 pub(crate) const FLUSH: u32 = 4;
 pub(crate) const GET_ID: u32 = 8;
+pub(crate) const GET_LIFETIME: u32 = 10;
+pub(crate) const DISCARD: u32 = 11;
+pub(crate) const WRITE_ZEROES: u32 = 13;
+pub(crate) const SECURE_ERASE: u32 = 14;
 pub(crate) const APPEND: u32 = 15;
 pub(crate) const REPORT: u32 = 16;
 pub(crate) const OPEN: u32 = 18;
@@ -160,7 +166,9 @@ impl Rig {
         let events: Vec<_> = (0..function.msix_vectors())
             .map(|_| EventFd::new(vmm_sys_util::eventfd::EFD_NONBLOCK).unwrap())
             .collect();
-        function.enable_msix(&events).unwrap();
+        if !events.is_empty() {
+            function.enable_msix(&events).unwrap();
+        }
         Self {
             control: function.control(),
             bar: function.open_bar(4).unwrap(),
@@ -234,15 +242,20 @@ impl Rig {
         let features = self.offered() & wanted;
         assert!(self.negotiate(features));
         self.write(0x10, Width::Word, 0);
-        assert_eq!(self.read(0x10, Width::Word), 0);
+        let vector = if self.events.is_empty() { 0xffff } else { 0 };
+        assert_eq!(self.read(0x10, Width::Word), vector);
         let queues = self.read(0x12, Width::Word) as u16;
         self.queues.clear();
         self.doorbells.clear();
         for queue in 0..queues {
             self.enable(queue);
             let offset = 0x3000 + 4 * u64::from(queue);
+            let width = match self.features & NOTIFICATION_DATA {
+                0 => Width::Word,
+                _ => Width::Long,
+            };
             self.doorbells
-                .push(Arc::clone(&self.bar).doorbell(offset, Width::Word).unwrap());
+                .push(Arc::clone(&self.bar).doorbell(offset, width).unwrap());
         }
         self.set_status(3 | 8 | 4);
     }
@@ -332,8 +345,25 @@ impl Rig {
         self.arena.load(usize::from(queue) * RING_BYTES + USED + 2)
     }
 
+    /// What a notification of `queue` says.
+    pub(crate) fn notification(&self, queue: u16) -> u32 {
+        let indices = &self.queues[usize::from(queue)];
+        let low = match self.features & NOTIF_CONFIG_DATA {
+            0 => u32::from(queue),
+            _ => {
+                self.write(0x16, Width::Word, queue.into());
+                self.read(0x38, Width::Word)
+            }
+        };
+        let wrap = self.is_packed() && indices.avail_wrap;
+        match self.features & NOTIFICATION_DATA {
+            0 => low,
+            _ => low | u32::from(indices.avail) << 16 | u32::from(wrap) << 31,
+        }
+    }
+
     pub(crate) fn kick(&self, queue: u16) {
-        self.doorbells[usize::from(queue)].ring(queue.into());
+        self.doorbells[usize::from(queue)].ring(self.notification(queue));
     }
 
     /// The next used element, id and length.

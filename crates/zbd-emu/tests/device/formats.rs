@@ -19,7 +19,8 @@ struct Operation {
 
 fn operation() -> impl Strategy<Value = Operation> {
     let kinds = vec![
-        APPEND, APPEND, OUT, OUT, IN, IN, IN, FLUSH, GET_ID, REPORT, RESET, 18, 20, 22, 26, 77,
+        APPEND, APPEND, OUT, OUT, IN, IN, IN, FLUSH, GET_ID, REPORT, RESET, 18, 20, 22, 26, 77, 10,
+        11, 13, 14,
     ];
     (
         prop::sample::select(kinds),
@@ -52,7 +53,13 @@ fn run(rig: &mut Rig, operations: &[Operation]) -> Vec<Answer> {
                     let data = vec![i as u8; len as usize];
                     rig.request(operation.kind, sector, &data, 0)
                 }
-                IN | REPORT | GET_ID => rig.request(operation.kind, sector, &[], len),
+                11 | 13 | 14 => {
+                    let mut segment = sector.to_le_bytes().to_vec();
+                    segment.extend((8 * operation.blocks).to_le_bytes());
+                    segment.extend(u32::from(operation.odd).to_le_bytes());
+                    rig.request(operation.kind, 0, &segment, 0)
+                }
+                10 | IN | REPORT | GET_ID => rig.request(operation.kind, sector, &[], len),
                 _ => rig.request(operation.kind, sector, &[], 0),
             }
         })
@@ -66,7 +73,8 @@ proptest! {
     fn every_format_gives_the_same_answers(
         operations in prop::collection::vec(operation(), 1..60),
     ) {
-        let geometry = "zones=4,zone-size=32k,conventional=1,max-open=2,max-active=2,queues=1";
+        let geometry = "zones=4,zone-size=32k,conventional=1,max-open=2,max-active=2,queues=1,\
+                        discard=on,secure-erase=on";
         let mut expected = None;
         for ring in [
             "ring=split,queue-size=8",
@@ -74,6 +82,8 @@ proptest! {
             "ring=packed,queue-size=8",
             "ring=packed,queue-size=7,in-order=on",
             "ring=packed,queue-size=5,event-idx=off",
+            "ring=packed,queue-size=9,notification-data=on",
+            "ring=split,queue-size=4,notification-data=on,notif-config-data=on",
         ] {
             for shape in [Shape::Direct, Shape::Indirect(TABLE_AT)] {
                 let mut rig = Rig::ready(&format!("{geometry},{ring}"));
