@@ -143,7 +143,7 @@ mod tests {
 
     #[test]
     fn every_value_of_a_lifetime_has_one_meaning() {
-        let pre_eol: Vec<_> = (0..5).map(|raw| PreEol::from(raw)).collect();
+        let pre_eol: Vec<_> = (0..5).map(PreEol::from).collect();
         assert_eq!(
             pre_eol,
             [

@@ -31,6 +31,7 @@ const WRITEBACK: u64 = 0x20;
 const ZONE_SECTORS: u64 = 0x48;
 const MAX_APPEND: u64 = 0x54;
 const GRANULARITY: u64 = 0x58;
+const MODEL: u64 = 0x5c;
 
 const PLAIN: &str = "model=none,zones=4,zone-size=1m,queue-size=8";
 const ZONED: &str = "zones=4,zone-size=1m,queue-size=8";
@@ -128,6 +129,10 @@ fn a_host_managed_device_is_never_given_discard() {
     let (kind, words) = refusal(&mut rig, request);
     assert_eq!(kind, ErrorKind::Unsupported);
     assert!(words.contains("reset the zone"), "{words}");
+    // Nor is discard used on one that showed another model before.
+    let changeling = disguise.clone().early_byte(MODEL, 2).rig(ZONED);
+    assert!(changeling.queue.info().features.contains(&"discard"));
+    assert!(changeling.queue.info().discard.is_none());
     let rig = disguise.rig("model=ha,zones=4,zone-size=1m");
     let info = rig.queue.info();
     assert!(info.discard.is_some() && info.features.contains(&"discard"));
@@ -332,6 +337,7 @@ fn a_granularity_below_the_block_is_that_of_blocks() {
         let disguise = Disguise::default().le32(ZONE_SECTORS, zone_sectors);
         let error = disguise.refused(ZONED);
         assert_eq!(error.kind(), ErrorKind::Protocol, "{zone_sectors}");
+        assert!(error.to_string().contains("blocks of 4096"), "{error}");
     }
 }
 

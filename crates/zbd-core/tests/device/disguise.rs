@@ -5,7 +5,7 @@ use std::{
     ops::RangeInclusive,
     sync::{
         Arc,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
 };
 
@@ -21,6 +21,8 @@ const DEVICE_FEATURE_SELECT: u64 = 0x00;
 const DEVICE_FEATURE: u64 = 0x04;
 const DRIVER_FEATURE_SELECT: u64 = 0x08;
 const DRIVER_FEATURE: u64 = 0x0c;
+const DEVICE_STATUS: u64 = 0x14;
+const FEATURES_OK: u32 = 8;
 /// `cfg_type` of the device configuration (VIRTIO 1.3, 4.1.4).
 const DEVICE_CFG: u8 = 4;
 /// The length of a configuration that has all fields.
@@ -35,6 +37,8 @@ pub(crate) struct Disguise {
     pub(crate) hides: &'static [u32],
     /// Bytes of the device configuration that cannot be written either.
     pub(crate) fields: Vec<(u64, Vec<u8>)>,
+    /// The same, until the features are settled.
+    pub(crate) early: Vec<(u64, Vec<u8>)>,
     /// The length of the device configuration, if it does not have all fields.
     pub(crate) len: Option<u32>,
 }
@@ -59,6 +63,11 @@ impl Disguise {
 
     pub(crate) fn byte(mut self, offset: u64, value: u8) -> Self {
         self.fields.push((offset, vec![value]));
+        self
+    }
+
+    pub(crate) fn early_byte(mut self, offset: u64, value: u8) -> Self {
+        self.early.push((offset, vec![value]));
         self
     }
 
@@ -97,6 +106,8 @@ struct Disguised {
     /// Where the capability of the device configuration is, and in its BAR the configuration.
     capability: u64,
     config: u64,
+    /// Whether the driver has set FEATURES_OK.
+    settled: Arc<AtomicBool>,
 }
 
 impl Disguised {
@@ -120,6 +131,7 @@ impl Disguised {
             config: u32::from_le_bytes([cap[8], cap[9], cap[10], cap[11]]).into(),
             function,
             disguise: Arc::new(disguise),
+            settled: Arc::default(),
         }
     }
 }
@@ -147,6 +159,7 @@ impl PciFunction for Disguised {
             config: self.config,
             device_select: AtomicU32::new(0),
             driver_select: AtomicU32::new(0),
+            settled: Arc::clone(&self.settled),
         }))
     }
 
@@ -185,6 +198,7 @@ struct DisguisedBar {
     config: u64,
     device_select: AtomicU32,
     driver_select: AtomicU32,
+    settled: Arc<AtomicBool>,
 }
 
 /// Copies what of `bytes`, which lie at `at`, falls into `data`, which lies at `offset`.
@@ -220,7 +234,11 @@ impl Bar for DisguisedBar {
             return Ok((value | offers) & !hides);
         }
         let mut bytes = value.to_le_bytes();
-        for (field, value) in &self.disguise.fields {
+        let early = match self.settled.load(Ordering::Relaxed) {
+            true => &[][..],
+            false => &self.disguise.early,
+        };
+        for (field, value) in self.disguise.fields.iter().chain(early) {
             put(
                 &mut bytes[..width as usize],
                 offset,
@@ -234,6 +252,9 @@ impl Bar for DisguisedBar {
     fn write(&self, offset: u64, width: Width, value: u32) -> Result<()> {
         let mut value = value;
         match offset {
+            DEVICE_STATUS => self
+                .settled
+                .store(value & FEATURES_OK != 0, Ordering::Relaxed),
             DEVICE_FEATURE_SELECT => self.device_select.store(value, Ordering::Relaxed),
             DRIVER_FEATURE_SELECT => self.driver_select.store(value, Ordering::Relaxed),
             DRIVER_FEATURE => {

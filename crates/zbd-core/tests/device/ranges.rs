@@ -92,6 +92,7 @@ fn ranges_outside_the_limits_are_refused() {
     for (request, word) in [
         (discard(0, 0), "nothing"),
         (discard(8, 16), "multiples of 16"),
+        (discard(8, 24), "multiples of 16"),
         (discard(0, 8), "multiples of 16"),
         (discard(16, 24), "multiples of 16"),
         (discard(0, 1008), "greatest of 1000"),
@@ -102,11 +103,13 @@ fn ranges_outside_the_limits_are_refused() {
         (discard(1 << 63, 16), "past the end"),
         (zeroes(0, 0), "nothing"),
         (zeroes(1, 8), "multiples of 8"),
+        (zeroes(1, 7), "multiples of 8"),
         (zeroes(0, 9), "multiples of 8"),
         (zeroes(0, 104), "greatest of 100"),
         (zeroes(8192, 8), "past the end"),
         (erase(0, 8), "multiples of 64"),
         (erase(8, 64), "multiples of 64"),
+        (erase(8, 56), "multiples of 64"),
         (erase(0, 320), "greatest of 256"),
         (erase(0, 1 << 40), "past the end"),
     ] {
