@@ -1,22 +1,18 @@
-//! Descriptor chains: from a head to the buffers it stands for (VIRTIO 1.3 §2.7.5).
+//! The buffers of a request, in whatever format of ring they came.
 //!
-//! `virtio-queue`'s own iterator ends a malformed chain as if it were complete; a device has to
-//! tell the two apart, so chains are walked here, over that crate's descriptor type.
+//! The walk from a head to its buffers is that of the ring's format (`ring::split`,
+//! `ring::packed`). `virtio-queue`'s own iterator ends a malformed chain as if it were complete; a
+//! device has to tell the two apart, so chains are walked here, over that crate's descriptor types.
 
-use virtio_bindings::virtio_ring::{VRING_DESC_F_INDIRECT, VRING_DESC_F_NEXT, VRING_DESC_F_WRITE};
-use virtio_queue::desc::split::Descriptor;
-use vm_memory::{VolatileArrayRef, VolatileMemory};
+use virtio_bindings::virtio_ring::VRING_DESC_F_WRITE;
 
 use crate::{
     config::Switch,
     memory::{DmaMap, Unmapped},
 };
 
-const NEXT: u16 = VRING_DESC_F_NEXT as u16;
 const WRITE: u16 = VRING_DESC_F_WRITE as u16;
-const INDIRECT: u16 = VRING_DESC_F_INDIRECT as u16;
 static ZEROES: [u8; 4096] = [0; 4096];
-const DESCRIPTOR_BYTES: usize = size_of::<Descriptor>();
 
 /// The driver broke the rules in a way that the device cannot answer: it needs a reset
 /// (VIRTIO 1.3 §2.1.2).
@@ -51,6 +47,8 @@ pub(crate) struct Chain {
 pub(crate) struct ChainRules {
     pub(crate) queue_size: u16,
     pub(crate) indirect: Switch,
+    /// Buffers are used in the order in which they were made available.
+    pub(crate) in_order: Switch,
 }
 
 impl Chain {
@@ -77,101 +75,59 @@ impl Chain {
         }
     }
 
-    /// Reads the chain that begins at `head` of the table.
+    /// Forgets the buffers of the request before.
     #[inline]
-    pub(crate) fn read(
-        &mut self,
-        table: &VolatileArrayRef<'_, Descriptor>,
-        head: u16,
-        rules: ChainRules,
-        dma: &DmaMap,
-    ) -> Result<(), Broken> {
+    pub(crate) fn clear(&mut self) {
         self.segments.clear();
         self.readable = 0;
         self.readable_bytes = 0;
         self.writable_bytes = 0;
-        let mut index = head;
-        loop {
-            if usize::from(index) >= table.len() {
-                return Err(Broken("a descriptor index beyond the queue"));
-            }
-            let descriptor = table.load(usize::from(index));
-            let flags = descriptor.flags();
-            if flags & INDIRECT != 0 {
-                return self.read_indirect(descriptor, rules, dma);
-            }
-            // §2.7.5.2: a chain is at most as long as the queue; a longer one is a loop.
-            if self.push(descriptor, rules)? {
-                return Ok(());
-            }
-            index = descriptor.next();
-        }
     }
 
-    /// §2.7.5.3: a table of descriptors of its own, used as the last element of a chain.
+    /// Adds a buffer, which the device may write or else read.
     #[inline]
-    fn read_indirect(
+    pub(crate) fn push(
         &mut self,
-        table: Descriptor,
+        segment: Segment,
+        access: Access,
         rules: ChainRules,
-        dma: &DmaMap,
     ) -> Result<(), Broken> {
-        if rules.indirect == Switch::Off {
-            return Err(Broken("an indirect descriptor that was not negotiated"));
-        }
-        if table.flags() & NEXT != 0 {
-            return Err(Broken("an indirect descriptor with a next one"));
-        }
-        let len = table.len() as usize;
-        if len == 0 || !len.is_multiple_of(DESCRIPTOR_BYTES) {
-            return Err(Broken(
-                "an indirect table that is no whole number of descriptors",
-            ));
-        }
-        let slice = dma.slice(table.addr().0, len)?;
-        let table: VolatileArrayRef<'_, Descriptor> = slice
-            .get_array_ref(0, len / DESCRIPTOR_BYTES)
-            .map_err(|_| Broken("an indirect table out of bounds"))?;
-        let mut index = 0;
-        loop {
-            if index >= table.len() {
-                return Err(Broken("a descriptor index beyond the indirect table"));
-            }
-            let descriptor = table.load(index);
-            if descriptor.flags() & INDIRECT != 0 {
-                return Err(Broken("an indirect descriptor inside an indirect table"));
-            }
-            if self.push(descriptor, rules)? {
-                return Ok(());
-            }
-            index = usize::from(descriptor.next());
-        }
-    }
-
-    /// Adds a buffer; true when it is the last.
-    #[inline]
-    fn push(&mut self, descriptor: Descriptor, rules: ChainRules) -> Result<bool, Broken> {
-        // §2.7.5.3.1 holds indirect tables to the size of the queue as well.
+        // §2.7.5.3.1 and §2.8.17 hold indirect tables to the size of the queue as well.
         if self.segments.len() >= usize::from(rules.queue_size) {
             return Err(Broken("a chain longer than the queue"));
         }
-        let flags = descriptor.flags();
-        let len = descriptor.len();
-        if flags & WRITE != 0 {
-            self.writable_bytes += u64::from(len);
-        } else {
-            // §2.7.4.2: everything to be read comes before everything to be written.
-            if self.readable != self.segments.len() {
-                return Err(Broken("a buffer to be read after one to be written"));
+        match access {
+            Access::Write => self.writable_bytes += u64::from(segment.len),
+            Access::Read => {
+                // §2.7.4.2, §2.8.17: everything to be read comes before everything to be written.
+                if self.readable != self.segments.len() {
+                    return Err(Broken("a buffer to be read after one to be written"));
+                }
+                self.readable += 1;
+                self.readable_bytes += u64::from(segment.len);
             }
-            self.readable += 1;
-            self.readable_bytes += u64::from(len);
         }
-        self.segments.push(Segment {
-            address: descriptor.addr().0,
-            len,
-        });
-        Ok(flags & NEXT == 0)
+        self.segments.push(segment);
+        Ok(())
+    }
+}
+
+/// What the device may do with a buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    Read,
+    Write,
+}
+
+impl Access {
+    /// What the flags of a descriptor say, which are the same in both formats.
+    #[inline]
+    pub(crate) fn of(flags: u16) -> Self {
+        if flags & WRITE == 0 {
+            Self::Read
+        } else {
+            Self::Write
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! What kind of device to be: every property that a device string can set.
 
 mod display;
+mod offer;
 mod parse;
 mod resolve;
 #[cfg(test)]
@@ -8,7 +9,7 @@ mod tests;
 
 use std::time::Duration;
 
-pub(crate) use resolve::Resolved;
+pub(crate) use resolve::{Resolved, SERIAL_BYTES, SegmentLimits};
 
 /// The zoned model that the device presents (VIRTIO 1.3 §5.2.5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +29,15 @@ pub enum StoreKind {
     Memory,
     /// Nowhere: zones keep their state, writes are dropped, reads are zeroes.
     Null,
+}
+
+/// The format of the virtqueues (VIRTIO 1.3 §2.6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RingFormat {
+    /// Split rings.
+    Split,
+    /// Packed rings are offered; a driver may still use split ones.
+    Packed,
 }
 
 /// Whether something is offered.
@@ -81,12 +91,51 @@ pub struct EmulatedConfig {
     pub block_size_bytes: u32,
     /// The number of request queues.
     pub queues: u16,
-    /// The largest size of each queue, a power of two.
+    /// The largest size of each queue, 4 to 32768. A power of two, unless packed rings are offered.
+    /// A driver that uses split rings then has to write a power of two itself: a split queue of
+    /// another size is not enabled.
     pub queue_size: u16,
+    /// The format of the queues.
+    pub ring: RingFormat,
     /// Whether indirect descriptors are offered.
     pub indirect: Switch,
     /// Whether event index suppression is offered.
     pub event_idx: Switch,
+    /// Whether use in order is offered. Where it is negotiated, one used element stands for all
+    /// requests that the device completes at a time.
+    pub in_order: Switch,
+    /// Whether 32-bit notifications are offered, which say how far the driver has got.
+    pub notification_data: Switch,
+    /// Whether the device offers to choose what a notification of a queue says in place of the
+    /// queue's index. It chooses 0x40 and more.
+    pub notif_config_data: Switch,
+    /// Whether ORDER_PLATFORM is offered. The device behaves the same with and without it.
+    pub order_platform: Switch,
+    /// The number of MSI-X vectors, 0 for a function without MSI-X. One for each queue and one more
+    /// where not given.
+    pub vectors: Option<u16>,
+    /// What GET_ID answers: at most 20 characters of ASCII.
+    pub serial: String,
+    /// Whether the device offers FLUSH, and with it CONFIG_WCE.
+    pub flush: Switch,
+    /// Whether DISCARD is offered. Where not given, it is by devices that are not host-managed: a
+    /// driver must not accept it from those that are (VIRTIO 1.3 §5.2.5.1).
+    pub discard: Option<Switch>,
+    /// Whether WRITE_ZEROES is offered. In a sequential zone it is a write of zeroes: it begins at
+    /// the write pointer and moves it.
+    pub write_zeroes: Switch,
+    /// Whether SECURE_ERASE is offered. Where not given, it is by devices that are not zoned.
+    pub secure_erase: Option<Switch>,
+    /// Whether LIFETIME is offered.
+    pub lifetime: Switch,
+    /// Whether the device is read-only: everything that would change data or zones is an I/O error.
+    pub readonly: Switch,
+    /// The largest length of a data segment, which is not limited where not given.
+    pub size_max: Option<u32>,
+    /// The largest number of data segments of a request. As many as the queue has descriptors, less
+    /// header and status, where not given; a request that exceeds a number that was given is an I/O
+    /// error.
+    pub seg_max: Option<u32>,
     /// Where data goes.
     pub store: StoreKind,
     /// The least time between taking a request and completing it.
@@ -108,8 +157,23 @@ impl Default for EmulatedConfig {
             block_size_bytes: 4096,
             queues: 2,
             queue_size: 256,
+            ring: RingFormat::Split,
             indirect: Switch::On,
             event_idx: Switch::On,
+            in_order: Switch::Off,
+            notification_data: Switch::Off,
+            notif_config_data: Switch::Off,
+            order_platform: Switch::Off,
+            vectors: None,
+            serial: "zbd-emu".to_owned(),
+            flush: Switch::On,
+            discard: None,
+            write_zeroes: Switch::On,
+            secure_erase: None,
+            lifetime: Switch::On,
+            readonly: Switch::Off,
+            size_max: None,
+            seg_max: None,
             store: StoreKind::Memory,
             latency: Duration::ZERO,
         }

@@ -1,8 +1,8 @@
 //! A second pair of hands on the device, for tests: what a driver could never do to it.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
-use vfio_virtio::{Error, ErrorKind, Result};
+use vfio_virtio::{Error, ErrorKind, EventFd, Result};
 
 use crate::{Fault, ZoneState, shared::Shared};
 
@@ -56,6 +56,53 @@ impl Control {
         Some(device.disk.zones.zones().get(zone)?.state)
     }
 
+    /// Makes the device take requests and complete none, as where a back end stalls. What requests
+    /// do is done when they are taken; a reset of the device drops those that were held back.
+    pub fn hold(&self) {
+        self.shared.access().set_hold(true);
+    }
+
+    /// Ends [`hold`](Self::hold): what was held back is completed.
+    pub fn release(&self) {
+        self.shared.access().set_hold(false);
+    }
+
+    /// Gives a device that is not zoned another size: its configuration changes, and the driver is
+    /// told. What is cut off is gone, and what is added reads as zeroes.
+    ///
+    /// # Errors
+    /// When the device is zoned, or cannot have this size.
+    pub fn resize(&self, sectors: u64) -> Result<()> {
+        self.shared.access().resize(sectors)
+    }
+
+    /// Makes the device ask for a reset, and do nothing until it comes.
+    pub fn needs_reset(&self) {
+        self.shared.access().ask_for_reset();
+    }
+
+    /// Makes every reset of the device take this long from now on: it goes on with its work, its
+    /// status stays as it was, and what is written to its registers is not heard until then.
+    pub fn slow_reset(&self, takes: Duration) {
+        self.shared.access().reset_takes = takes;
+    }
+
+    /// Has the platform want the function back. False where nobody listens.
+    pub fn request_release(&self) -> bool {
+        signal(self.shared.access().on_release_request.as_ref())
+    }
+
+    /// Has the platform report an error of the bus. False where nobody listens.
+    pub fn bus_error(&self) -> bool {
+        signal(self.shared.access().on_bus_error.as_ref())
+    }
+
+    /// What the last notification of `queue` that was heard said: the queue in the low half, and in
+    /// the high one what NOTIFICATION_DATA adds. 0 where there was none.
+    pub fn last_notification(&self, queue: u16) -> u32 {
+        self.shared.bell.last(queue.into())
+    }
+
     /// Pulls the device out: its registers read as all ones, and it does nothing any more.
     pub fn unplug(&self) {
         self.shared.access().remove();
@@ -76,6 +123,14 @@ impl Control {
             interrupts: device.interrupts.sent(),
         }
     }
+}
+
+fn signal(event: Option<&EventFd>) -> bool {
+    event.is_some_and(|event| {
+        // A full counter has its notice pending already.
+        drop(event.write(1));
+        true
+    })
 }
 
 impl fmt::Debug for Control {

@@ -4,10 +4,15 @@ mod blk_config;
 mod common_config;
 mod poll;
 
-use std::{collections::VecDeque, time::Instant};
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+
+use vfio_virtio::EventFd;
 
 pub(crate) use blk_config::len_bytes as blk_config_bytes;
-pub(crate) use common_config::COMMON_CONFIG_BYTES;
+pub(crate) use common_config::{COMMON_CONFIG_BYTES, notif_config_data};
 pub(crate) use poll::Look;
 
 use crate::{
@@ -18,7 +23,7 @@ use crate::{
     interrupts::{Interrupts, NO_VECTOR},
     memory::DmaMap,
     pci::ConfigSpace,
-    ring::{Layout, Ring},
+    ring::{Layout, Ring, Taken},
     wire::{device_status, feature},
 };
 
@@ -34,6 +39,16 @@ pub(crate) struct Device {
     pub(crate) faults: Faults,
     /// The function was given up or pulled out: it reads as all ones.
     pub(crate) gone: bool,
+    /// Requests are taken but not completed, as by a back end that stalls.
+    on_hold: bool,
+    /// How long a reset takes, and when the present one ends.
+    pub(crate) reset_takes: Duration,
+    reset_due: Option<Instant>,
+    /// Who is told that the function is wanted back, and of errors of the bus.
+    pub(crate) on_release_request: Option<EventFd>,
+    pub(crate) on_bus_error: Option<EventFd>,
+    /// Counts the changes of the device configuration.
+    generation: u8,
     status: u8,
     device_feature_select: u32,
     driver_feature_select: u32,
@@ -45,6 +60,8 @@ pub(crate) struct Device {
     chain: Chain,
     /// Requests carried out but held back until their time has come, in that order.
     held: VecDeque<Held>,
+    /// As many as there are descriptors: a driver that has more in flight hands some out twice.
+    most_held: usize,
     pub(crate) requests: u64,
     pub(crate) batches: u64,
     /// Why the device asks for a reset.
@@ -70,7 +87,7 @@ struct Queue {
 #[derive(Clone, Copy, Debug)]
 struct Held {
     queue: u16,
-    head: u16,
+    taken: Taken,
     used_len: u32,
     due: Instant,
 }
@@ -93,17 +110,24 @@ impl Queue {
 impl Device {
     pub(crate) fn new(config: Resolved) -> vfio_virtio::Result<Self> {
         let queues = usize::from(config.queues);
-        let in_flight = match config.latency.is_zero() {
+        let most_held = queues * usize::from(config.queue_size);
+        let reserved = match config.latency.is_zero() {
             true => 0,
-            false => queues * usize::from(config.queue_size),
+            false => most_held,
         };
         Ok(Self {
             pci: ConfigSpace::new(&config),
-            interrupts: Interrupts::new(config.queues + 1),
+            interrupts: Interrupts::new(config.vectors),
             dma: DmaMap::default(),
             disk: Disk::new(&config)?,
             faults: Faults::default(),
             gone: false,
+            on_hold: false,
+            reset_takes: Duration::ZERO,
+            reset_due: None,
+            on_release_request: None,
+            on_bus_error: None,
+            generation: 0,
             status: 0,
             device_feature_select: 0,
             driver_feature_select: 0,
@@ -112,36 +136,13 @@ impl Device {
             writeback: true,
             queues: (0..queues).map(|_| Queue::new(config.queue_size)).collect(),
             chain: Chain::with_capacity(usize::from(config.queue_size)),
-            held: VecDeque::with_capacity(in_flight),
+            held: VecDeque::with_capacity(reserved),
+            most_held,
             requests: 0,
             batches: 0,
             broken: None,
             config,
         })
-    }
-
-    /// The features that the device offers.
-    fn offered(&self) -> u64 {
-        let mut features = feature::VERSION_1
-            | feature::ACCESS_PLATFORM
-            | feature::RING_RESET
-            | feature::SEG_MAX
-            | feature::BLK_SIZE
-            | feature::FLUSH
-            | feature::TOPOLOGY
-            | feature::CONFIG_WCE
-            | feature::MQ;
-        // §5.2.5.2: a device that is not zoned should not offer the feature.
-        if self.config.model != ZoneModel::None {
-            features |= feature::ZONED;
-        }
-        if self.config.indirect == Switch::On {
-            features |= feature::INDIRECT_DESC;
-        }
-        if self.config.event_idx == Switch::On {
-            features |= feature::EVENT_IDX;
-        }
-        features
     }
 
     /// Whether the device can work with what the driver accepted (§2.2.2, §6).
@@ -151,12 +152,19 @@ impl Device {
         if self.config.model == ZoneModel::HostManaged {
             required |= feature::ZONED;
         }
-        accepted & !self.offered() == 0 && accepted & required == required
+        accepted & !self.config.features == 0 && accepted & required == required
+    }
+
+    /// The features in force: none until they are settled.
+    pub(crate) fn features(&self) -> u64 {
+        match self.status & device_status::FEATURES_OK {
+            0 => 0,
+            _ => self.driver_features,
+        }
     }
 
     fn negotiated(&self, feature: u64) -> Switch {
-        let ok = self.status & device_status::FEATURES_OK != 0;
-        if ok && self.driver_features & feature != 0 {
+        if self.features() & feature != 0 {
             Switch::On
         } else {
             Switch::Off
@@ -166,7 +174,7 @@ impl Device {
     /// A write to the device status (§2.1, §3.1.1).
     fn set_status(&mut self, value: u8) {
         if value == 0 {
-            return self.reset();
+            return self.begin_reset();
         }
         // The driver never clears a bit but by reset, and the reset bit is not its own.
         let mut added = value & !self.status & !device_status::NEEDS_RESET;
@@ -185,9 +193,50 @@ impl Device {
         self.status |= added;
     }
 
+    /// A reset that takes its time: until then the device goes on as before.
+    fn begin_reset(&mut self) {
+        if self.reset_takes.is_zero() || self.status == 0 {
+            return self.reset();
+        }
+        self.reset_due = Some(Instant::now() + self.reset_takes);
+    }
+
+    /// Ends a reset whose time has come.
+    #[inline]
+    pub(crate) fn settle(&mut self) {
+        if self.reset_due.is_some_and(|due| due <= Instant::now()) {
+            self.reset();
+        }
+    }
+
+    /// Stops completing requests, or goes on.
+    pub(crate) fn set_hold(&mut self, on_hold: bool) {
+        self.on_hold = on_hold;
+        if on_hold {
+            self.held.reserve(self.most_held - self.held.len());
+        }
+    }
+
+    /// Changes the size of the medium (§5.2.6.2).
+    pub(crate) fn resize(&mut self, sectors: u64) -> vfio_virtio::Result<()> {
+        self.config.resize(sectors)?;
+        self.disk.resize(self.config.geometry)?;
+        self.generation = self.generation.wrapping_add(1);
+        if self.status & device_status::DRIVER_OK != 0 {
+            self.interrupts.config();
+        }
+        Ok(())
+    }
+
+    /// Asks for a reset because a test wants it to.
+    pub(crate) fn ask_for_reset(&mut self) {
+        self.break_down("a reset that was asked for");
+    }
+
     /// Forgets everything that negotiation and queue set-up established. The medium stays, and so
     /// do mappings and MSI-X, which belong to the function.
     fn reset(&mut self) {
+        self.reset_due = None;
         self.status = 0;
         self.device_feature_select = 0;
         self.driver_feature_select = 0;
@@ -221,17 +270,24 @@ impl Device {
     }
 
     fn enable_queue(&mut self, index: usize) {
+        let packed = self.negotiated(feature::RING_PACKED);
         let indirect = self.negotiated(feature::INDIRECT_DESC);
         let event_idx = self.negotiated(feature::EVENT_IDX);
+        let in_order = self.negotiated(feature::IN_ORDER);
         let queue = &mut self.queues[index];
-        if queue.ring.is_none() {
+        // §2.7: the size of a split ring is a power of two. A driver that left the largest size of
+        // a device for packed rings as it found it sees that its queue is not enabled.
+        let fits = packed == Switch::On || queue.size.is_power_of_two();
+        if queue.ring.is_none() && fits {
             queue.ring = Some(Ring::new(Layout {
                 size: queue.size,
                 desc: queue.desc,
                 driver: queue.driver,
                 device: queue.device,
+                packed,
                 indirect,
                 event_idx,
+                in_order,
             }));
         }
     }

@@ -1,17 +1,23 @@
 //! Carries requests out: zones say what is allowed, the store holds the data.
 
+pub(crate) mod limits;
+mod ranges;
+
+use ranges::Erasure;
+
 use crate::{
     chain::{Broken, Buffers},
-    config::{Resolved, Switch},
+    config::{Resolved, SERIAL_BYTES, SegmentLimits},
     memory::DmaMap,
     request::Request,
     store::Store,
-    wire::{SECTOR_BYTES, request, status},
-    zone::{Command, Refusal, Write, Zone, ZoneTable},
+    wire::{SECTOR_BYTES, feature, request, status},
+    zone::{Command, Geometry, Refusal, Write, Zone, ZoneTable},
 };
 
-/// What GET_ID answers, padded with zeroes (VIRTIO 1.3 §5.2.6).
-const ID: &[u8; 20] = b"zbd-emu\0\0\0\0\0\0\0\0\0\0\0\0\0";
+/// `struct virtio_blk_lifetime` (VIRTIO 1.3 §5.2.6): a normal number of reserved blocks, at most 20%
+/// of the one kind of cells worn and at most 30% of the other. Three numbers that differ.
+const LIFETIME: [u8; 6] = [1, 0, 2, 0, 3, 0];
 
 /// The header of a zone report and each of its descriptors are of this size.
 const REPORT_ENTRY_BYTES: u64 = 64;
@@ -53,6 +59,9 @@ pub(crate) struct Disk {
     pub(crate) zones: ZoneTable,
     store: Store,
     max_append_sectors: u32,
+    serial: [u8; SERIAL_BYTES],
+    segments: SegmentLimits,
+    read_only: bool,
 }
 
 impl Disk {
@@ -61,37 +70,57 @@ impl Disk {
             zones: ZoneTable::new(config.geometry),
             store: Store::new(config.store, config.geometry.sectors)?,
             max_append_sectors: config.max_append_sectors,
+            serial: config.serial,
+            segments: config.segments,
+            read_only: config.features & feature::RO != 0,
         })
     }
 
+    /// Gives a medium without zones another size.
+    pub(crate) fn resize(&mut self, geometry: Geometry) -> vfio_virtio::Result<()> {
+        self.store
+            .resize(self.zones.geometry().sectors, geometry.sectors)?;
+        self.zones = ZoneTable::new(geometry);
+        Ok(())
+    }
+
     /// Carries `request` out, except for its answer. Everything that it may write before the
-    /// answer is written, with zeroes where there is nothing to say.
+    /// answer is written, with zeroes where there is nothing to say. `features` are those in force:
+    /// a request of a feature that is not is unsupported (§5.2.6.2 for those of zones).
     #[inline]
     pub(crate) fn execute(
         &mut self,
         request: &Request<'_>,
-        zoned: Switch,
+        features: u64,
         dma: &DmaMap,
     ) -> Result<Outcome, Broken> {
-        // §5.2.6.2: without the feature every zone request is unsupported.
-        let outcome = match (request.kind, zoned) {
-            (request::ZONE_APPEND, Switch::On) => self.append(request, dma)?,
-            (request::IN, _) => {
+        let outcome = match request.kind {
+            _ if self.refuses(request) => Outcome::of(status::IOERR),
+            request::IN => {
                 let outcome = self.read(request, dma)?;
                 if outcome.status == status::OK {
                     return Ok(outcome);
                 }
                 outcome
             }
-            (request::OUT, _) => self.write(request, dma)?,
-            (request::FLUSH, _) => Outcome::of(status::OK),
-            (request::GET_ID, _) => return get_id(request.data_in, dma),
-            (request::ZONE_REPORT, Switch::On) => return self.report(request, dma),
-            (request::ZONE_OPEN, Switch::On) => self.command(Command::Open, request),
-            (request::ZONE_CLOSE, Switch::On) => self.command(Command::Close, request),
-            (request::ZONE_FINISH, Switch::On) => self.command(Command::Finish, request),
-            (request::ZONE_RESET, Switch::On) => self.command(Command::Reset, request),
-            (request::ZONE_RESET_ALL, Switch::On) => {
+            request::OUT => self.write(request, dma)?,
+            request::GET_ID => return fill(request.data_in, &self.serial, dma),
+            _ if features & feature_of(request.kind) == 0 => Outcome::of(status::UNSUPP),
+            request::ZONE_APPEND => self.append(request, dma)?,
+            request::FLUSH => Outcome::of(status::OK),
+            request::GET_LIFETIME if request.data_in.len() >= LIFETIME.len() as u64 => {
+                return fill(request.data_in, &LIFETIME, dma);
+            }
+            request::GET_LIFETIME => Outcome::of(status::IOERR),
+            request::DISCARD => self.erase(Erasure::Discard, request, dma)?,
+            request::WRITE_ZEROES => self.erase(Erasure::WriteZeroes, request, dma)?,
+            request::SECURE_ERASE => self.erase(Erasure::SecureErase, request, dma)?,
+            request::ZONE_REPORT => return self.report(request, dma),
+            request::ZONE_OPEN => self.command(Command::Open, request),
+            request::ZONE_CLOSE => self.command(Command::Close, request),
+            request::ZONE_FINISH => self.command(Command::Finish, request),
+            request::ZONE_RESET => self.command(Command::Reset, request),
+            request::ZONE_RESET_ALL => {
                 self.zones.reset_all();
                 Outcome::of(status::OK)
             }
@@ -101,6 +130,35 @@ impl Disk {
             request.data_in.zero(dma)?;
         }
         Ok(outcome)
+    }
+
+    /// Whether the request is an I/O error whatever it asks for: it would change a medium that is
+    /// read-only, or its data are cut into more or larger pieces than the device said it takes.
+    #[inline]
+    fn refuses(&self, request: &Request<'_>) -> bool {
+        let limits = self.segments;
+        if !self.read_only && limits.len_bytes.is_none() && limits.count.is_none() {
+            return false;
+        }
+        let longest = limits.len_bytes.unwrap_or(u32::MAX) as usize;
+        let most = limits.count.unwrap_or(u32::MAX) as usize;
+        let mut count = 0;
+        let too_long = request
+            .data_out
+            .parts()
+            .chain(request.data_in.parts())
+            .filter(|(_, len)| *len != 0)
+            .inspect(|_| count += 1)
+            .any(|(_, len)| len > longest);
+        let changes = !matches!(
+            request.kind,
+            request::IN
+                | request::FLUSH
+                | request::GET_ID
+                | request::GET_LIFETIME
+                | request::ZONE_REPORT
+        );
+        self.read_only && changes || too_long || count > most
     }
 
     #[inline]
@@ -233,12 +291,32 @@ fn descriptor(zone: &Zone) -> [u8; REPORT_ENTRY_BYTES as usize] {
     bytes
 }
 
-fn get_id(data: Buffers<'_>, dma: &DmaMap) -> Result<Outcome, Broken> {
-    let len = data.len().min(ID.len() as u64);
-    let (id, rest) = data
+/// The feature that a request type belongs to; none for one that does not exist.
+fn feature_of(kind: u32) -> u64 {
+    match kind {
+        request::FLUSH => feature::FLUSH,
+        request::GET_LIFETIME => feature::LIFETIME,
+        request::DISCARD => feature::DISCARD,
+        request::WRITE_ZEROES => feature::WRITE_ZEROES,
+        request::SECURE_ERASE => feature::SECURE_ERASE,
+        request::ZONE_APPEND
+        | request::ZONE_REPORT
+        | request::ZONE_OPEN
+        | request::ZONE_CLOSE
+        | request::ZONE_FINISH
+        | request::ZONE_RESET
+        | request::ZONE_RESET_ALL => feature::ZONED,
+        _ => 0,
+    }
+}
+
+/// Answers with `bytes`, as many as there is room for, and zeroes after them.
+fn fill(data: Buffers<'_>, bytes: &[u8], dma: &DmaMap) -> Result<Outcome, Broken> {
+    let len = data.len().min(bytes.len() as u64);
+    let (answer, rest) = data
         .split_at(len)
-        .ok_or(Broken("an id longer than its buffer"))?;
-    id.write(dma, &ID[..len as usize])?;
+        .ok_or(Broken("an answer longer than its buffer"))?;
+    answer.write(dma, &bytes[..len as usize])?;
     rest.zero(dma)?;
     Ok(Outcome::of(status::OK))
 }

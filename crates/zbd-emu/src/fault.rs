@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::{disk::Outcome, wire::request};
+use crate::{disk::Outcome, ring::Used, wire::request};
 
 /// Something that a device must not do, done once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,25 +12,19 @@ pub enum Fault {
     AppendSector(u64),
     /// The next request is not carried out and ends with this status byte.
     Status(u8),
-    /// The next request is completed with this id in its used element.
+    /// The next request is completed with this id in its used element; a packed ring has room for
+    /// its low 16 bits.
     UsedId(u32),
     /// The next request is completed with this length in its used element.
     UsedLen(u32),
-    /// After the next request the used index jumps ahead by this many.
+    /// After the next request the used index, or the place of the next used descriptor in a packed
+    /// ring, jumps ahead by this many.
     UsedIndexJump(u16),
 }
 
 /// The faults that have not happened yet, in the order in which they were asked for.
 #[derive(Debug, Default)]
 pub(crate) struct Faults(VecDeque<Fault>);
-
-/// What becomes of a used element.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Used {
-    pub(crate) id: u32,
-    pub(crate) len: u32,
-    pub(crate) jump: u16,
-}
 
 impl Faults {
     pub(crate) fn inject(&mut self, fault: Fault) {
@@ -72,17 +66,8 @@ impl Faults {
         outcome.append_sector = sector.unwrap_or(outcome.append_sector);
     }
 
-    /// The used element of a request, altered.
-    #[inline]
-    pub(crate) fn used(&mut self, id: u16, len: u32) -> Used {
-        let mut used = Used {
-            id: u32::from(id),
-            len,
-            jump: 0,
-        };
-        if self.is_empty() {
-            return used;
-        }
+    /// The used element of a request, altered, and how far the place of the next one jumps.
+    pub(crate) fn used(&mut self, mut used: Used) -> (Used, u16) {
         let id = self.take(|fault| match fault {
             Fault::UsedId(id) => Some(*id),
             _ => None,
@@ -97,7 +82,6 @@ impl Faults {
         });
         used.id = id.unwrap_or(used.id);
         used.len = len.unwrap_or(used.len);
-        used.jump = jump.unwrap_or(used.jump);
-        used
+        (used, jump.unwrap_or(0))
     }
 }

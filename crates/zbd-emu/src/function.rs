@@ -11,19 +11,18 @@ use std::{
 };
 
 use vfio_virtio::{
-    Bar, Doorbell, Error, ErrorKind, EventFd, HostMemory, Iova, PciFunction, Result, Translation,
-    Width,
+    Bar, Doorbell, Error, ErrorKind, EventFd, HostMemory, Iova, Notice, PciFunction, Result,
+    Translation, Width,
 };
 
 use crate::{
     Control, EmulatedConfig, Stepper,
-    bell::Bell,
     config::Resolved,
     device::Device,
     memory::IOVA_RANGE,
-    pci::{NOTIFY_MULTIPLIER, NOTIFY_OFFSET, REGISTER_BAR, REGISTER_BAR_BYTES},
+    pci::{REGISTER_BAR, REGISTER_BAR_BYTES},
     runner,
-    shared::Shared,
+    shared::{Shared, queue_at},
 };
 
 /// A zoned virtio-blk PCI function in software.
@@ -164,6 +163,12 @@ impl PciFunction for EmulatedFunction {
     fn enable_msix(&self, events: &[EventFd]) -> Result<()> {
         let mut device = self.shared.access();
         let vectors = device.interrupts.vectors();
+        if vectors == 0 {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                "the emulated device has no MSI-X: give vectors=1 or more",
+            ));
+        }
         if events.len() > usize::from(vectors) {
             return Err(Error::new(
                 ErrorKind::InvalidInput,
@@ -188,6 +193,19 @@ impl PciFunction for EmulatedFunction {
         device.pci.show_msix(false);
         Ok(())
     }
+
+    fn notify(&self, notice: Notice, event: Option<&EventFd>) -> Result<bool> {
+        let event = event.map(EventFd::try_clone).transpose().map_err(|e| {
+            Error::new(ErrorKind::Io, "cannot share the event of a notice").with_source(e)
+        })?;
+        let mut device = self.shared.access();
+        match notice {
+            Notice::ReleaseRequest => device.on_release_request = event,
+            Notice::BusError => device.on_bus_error = event,
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
 }
 
 /// The BAR with the virtio structures.
@@ -208,12 +226,9 @@ impl Bar for RegisterBar {
         self.shared.write(offset, width, value)
     }
 
-    fn doorbell(self: Arc<Self>, offset: u64, _width: Width) -> Result<Box<dyn Doorbell>> {
-        let queues = u64::from(self.shared.access().config.queues);
-        let queue = offset
-            .checked_sub(NOTIFY_OFFSET)
-            .filter(|relative| relative.is_multiple_of(NOTIFY_MULTIPLIER))
-            .map(|relative| relative / NOTIFY_MULTIPLIER)
+    fn doorbell(self: Arc<Self>, offset: u64, width: Width) -> Result<Box<dyn Doorbell>> {
+        let queues = self.shared.access().config.queues;
+        let queue = queue_at(offset)
             .filter(|queue| *queue < queues)
             .ok_or_else(|| {
                 Error::new(
@@ -223,7 +238,8 @@ impl Bar for RegisterBar {
             })?;
         Ok(Box::new(QueueDoorbell {
             shared: Arc::clone(&self.shared),
-            queue: queue as u16,
+            queue,
+            width,
         }))
     }
 }
@@ -232,20 +248,12 @@ impl Bar for RegisterBar {
 struct QueueDoorbell {
     shared: Arc<Shared>,
     queue: u16,
-}
-
-impl QueueDoorbell {
-    fn bell(&self) -> &Bell {
-        &self.shared.bell
-    }
+    width: Width,
 }
 
 impl Doorbell for QueueDoorbell {
     #[inline]
     fn ring(&self, value: u32) {
-        // As for a write to the register: what is not the queue's index is not heard.
-        if value == u32::from(self.queue) {
-            self.bell().kick(self.queue);
-        }
+        self.shared.bell.ring(self.queue, self.width, value);
     }
 }

@@ -1,7 +1,7 @@
 //! A zoned virtio-blk PCI function in software.
 //!
 //! [`EmulatedFunction`] implements the seam of `vfio-virtio` ([`PciFunction`]): configuration
-//! space with capabilities, registers with their side effects, MSI-X, split virtqueues, the zone
+//! space with capabilities, registers with their side effects, MSI-X, split and packed virtqueues, the zone
 //! state machine and a store for the data. A driver cannot tell it from hardware, except that it
 //! works anywhere and forgets everything when it is dropped. It shares nothing with the driver but
 //! that seam and the numbers of the specification, so that no misreading of it cancels itself out.
@@ -14,11 +14,11 @@
 //!
 //! 1. The driver rings a doorbell. The device's thread wakes if it slept, or saw the available
 //!    index already (`bell`, `runner`); a [`Stepper`] does the same in the caller's thread.
-//! 2. `ring` takes heads from the available ring, `chain` follows each to its buffers, `request`
-//!    tells header, data and answer apart.
+//! 2. `ring` takes requests, split or packed, and follows each to its buffers, which `chain` holds;
+//!    `request` tells header, data and answer apart.
 //! 3. `disk` asks `zone` whether the request is allowed, has `store` copy the data straight between
 //!    the driver's memory and its own, and then moves the write pointer.
-//! 4. The answer and a used element are written; the used index is published once a batch, and one
+//! 4. The answer and a used element are written; what was used is published once a batch, and one
 //!    interrupt is sent if the driver wants it.
 //!
 //! [`Control`] is a second pair of hands on the device, for tests: faults, failing zones, counters.
@@ -45,7 +45,7 @@ mod store;
 mod wire;
 mod zone;
 
-pub use config::{EmulatedConfig, StoreKind, Switch, ZoneModel};
+pub use config::{EmulatedConfig, RingFormat, StoreKind, Switch, ZoneModel};
 pub use control::{Control, Counters};
 pub use fault::Fault;
 pub use function::EmulatedFunction;

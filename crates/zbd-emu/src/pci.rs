@@ -110,11 +110,16 @@ impl ConfigSpace {
         space.put(BAR_5, &0x0000_0008u32.to_le_bytes());
         space.allow(BAR_5, &[0xff; 4]);
 
-        space.put(MSIX_CAP, &[CAP_ID_MSIX, COMMON_CAP as u8]);
-        space.put(MSIX_CAP + 2, &config.queues.to_le_bytes());
-        space.put(MSIX_CAP + 4, &u32::from(MSIX_BAR).to_le_bytes());
-        let pending = MSIX_PENDING_OFFSET | u32::from(MSIX_BAR);
-        space.put(MSIX_CAP + 8, &pending.to_le_bytes());
+        match config.vectors.checked_sub(1) {
+            None => space.put(CAPABILITIES, &[COMMON_CAP as u8]),
+            Some(last) => {
+                space.put(MSIX_CAP, &[CAP_ID_MSIX, COMMON_CAP as u8]);
+                space.put(MSIX_CAP + 2, &last.to_le_bytes());
+                space.put(MSIX_CAP + 4, &u32::from(MSIX_BAR).to_le_bytes());
+                let pending = MSIX_PENDING_OFFSET | u32::from(MSIX_BAR);
+                space.put(MSIX_CAP + 8, &pending.to_le_bytes());
+            }
+        }
 
         let notify_len = NOTIFY_MULTIPLIER * u64::from(config.queues);
         let common = (COMMON_OFFSET, COMMON_CONFIG_BYTES);
@@ -177,6 +182,9 @@ impl ConfigSpace {
 
     /// Shows whether MSI-X is enabled, which is not done through configuration space.
     pub(crate) fn show_msix(&mut self, enabled: bool) {
+        if self.bytes[MSIX_CAP] != CAP_ID_MSIX {
+            return;
+        }
         let size = self.word(MSIX_CAP + 2) & !MSIX_ENABLE;
         let control = if enabled { size | MSIX_ENABLE } else { size };
         self.put(MSIX_CAP + 2, &control.to_le_bytes());

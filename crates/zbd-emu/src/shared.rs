@@ -45,7 +45,8 @@ impl Shared {
     /// The device, for a register access.
     pub(crate) fn access(&self) -> Access<'_> {
         self.waiting.fetch_add(1, Ordering::Relaxed);
-        let device = self.run();
+        let mut device = self.run();
+        device.settle();
         self.waiting.fetch_sub(1, Ordering::Relaxed);
         Access {
             shared: self,
@@ -101,8 +102,8 @@ impl Shared {
         }
         if within(offset, NOTIFY_OFFSET, notify_bytes(&device)) {
             drop(device);
-            if let Some(queue) = queue_notified(offset, width, value) {
-                self.bell.kick(queue);
+            if let Some(queue) = queue_at(offset) {
+                self.bell.ring(queue, width, value);
             }
             return Ok(());
         }
@@ -135,17 +136,19 @@ impl DerefMut for Access<'_> {
 
 impl Drop for Access<'_> {
     fn drop(&mut self) {
+        self.shared.bell.expect(self.device.features());
         // It may be that the device can run now.
         self.shared.bell.wake();
     }
 }
 
-/// The queue that a write to the notification structure is about. The value must be the queue's
-/// index (§4.1.5.2): a driver that writes anything else is not heard.
-pub(crate) fn queue_notified(offset: u64, width: Width, value: u32) -> Option<u16> {
-    let queue = u16::try_from((offset - NOTIFY_OFFSET) / NOTIFY_MULTIPLIER).ok()?;
-    let heard = offset.is_multiple_of(NOTIFY_MULTIPLIER) && width == Width::Word;
-    (heard && value == u32::from(queue)).then_some(queue)
+/// The queue whose notification address is at `offset`.
+pub(crate) fn queue_at(offset: u64) -> Option<u16> {
+    let relative = offset.checked_sub(NOTIFY_OFFSET)?;
+    let aligned = relative.is_multiple_of(NOTIFY_MULTIPLIER);
+    u16::try_from(relative / NOTIFY_MULTIPLIER)
+        .ok()
+        .filter(|_| aligned)
 }
 
 fn notify_bytes(device: &Device) -> u64 {

@@ -12,6 +12,8 @@ use crate::{
     wire::SECTOR_BYTES,
 };
 
+const PAGE_BYTES: usize = 4096;
+
 /// The data of a device.
 #[derive(Debug)]
 pub(crate) enum Store {
@@ -24,31 +26,31 @@ impl Store {
     pub(crate) fn new(kind: StoreKind, sectors: u64) -> Result<Self> {
         match kind {
             StoreKind::Null => Ok(Self::Null),
-            StoreKind::Memory => {
-                let too_large = |source| {
-                    Error::new(
-                        ErrorKind::OutOfMemory,
-                        format!(
-                            "cannot reserve {} MiB of address space for the emulated device: give \
-                             fewer or smaller zones, or store=null",
-                            (sectors * SECTOR_BYTES) >> 20
-                        ),
-                    )
-                    .with_source(source)
-                };
-                let len = usize::try_from(sectors * SECTOR_BYTES)
-                    .map_err(|e| too_large(std::io::Error::other(e)))?;
-                let memory = MmapOptions::new()
-                    .len(len)
-                    .no_reserve_swap()
-                    .map_anon()
-                    .map_err(too_large)?;
-                // Fewer faults on first writes; a kernel without huge pages does as well.
-                #[cfg(target_os = "linux")]
-                drop(memory.advise(memmap2::Advice::HugePage));
-                Ok(Self::Memory(memory))
+            StoreKind::Memory => Ok(Self::Memory(reserve(sectors)?)),
+        }
+    }
+
+    /// Makes room for `new` sectors where there were `old`. What is added is zero.
+    pub(crate) fn resize(&mut self, old: u64, new: u64) -> Result<()> {
+        if new < old {
+            self.zero(new..old);
+        }
+        let Self::Memory(memory) = self else {
+            return Ok(());
+        };
+        if new * SECTOR_BYTES <= memory.len() as u64 {
+            return Ok(());
+        }
+        let mut larger = reserve(new)?;
+        // Pages that were never written stay that way.
+        for (at, page) in memory.chunks(PAGE_BYTES).enumerate() {
+            if page.iter().any(|byte| *byte != 0) {
+                let start = at * PAGE_BYTES;
+                larger[start..start + page.len()].copy_from_slice(page);
             }
         }
+        *memory = larger;
+        Ok(())
     }
 
     /// Stores `data` from `sector` on, which must be on the device.
@@ -95,4 +97,30 @@ impl Store {
             memory[start..end].fill(0);
         }
     }
+}
+
+/// Memory for so many sectors, which the kernel provides as it is written.
+fn reserve(sectors: u64) -> Result<MmapMut> {
+    let too_large = |source| {
+        Error::new(
+            ErrorKind::OutOfMemory,
+            format!(
+                "cannot reserve {} MiB of address space for the emulated device: give fewer or \
+                 smaller zones, or store=null",
+                (sectors * SECTOR_BYTES) >> 20
+            ),
+        )
+        .with_source(source)
+    };
+    let len =
+        usize::try_from(sectors * SECTOR_BYTES).map_err(|e| too_large(std::io::Error::other(e)))?;
+    let memory = MmapOptions::new()
+        .len(len)
+        .no_reserve_swap()
+        .map_anon()
+        .map_err(too_large)?;
+    // Fewer faults on first writes; a kernel without huge pages does as well.
+    #[cfg(target_os = "linux")]
+    drop(memory.advise(memmap2::Advice::HugePage));
+    Ok(memory)
 }

@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use super::{EmulatedConfig, StoreKind, Switch, ZoneModel};
+use super::{EmulatedConfig, RingFormat, StoreKind, Switch, ZoneModel};
 
 impl fmt::Display for EmulatedConfig {
     /// Writes what differs from the default; it parses back into the same configuration.
@@ -61,9 +61,46 @@ impl fmt::Display for EmulatedConfig {
             "model",
             self.model.key().to_owned(),
         );
-        for (key, switch) in [("indirect", self.indirect), ("event-idx", self.event_idx)] {
-            option(switch == Switch::Off, key, "off".to_owned());
+        option(self.ring == RingFormat::Packed, "ring", "packed".to_owned());
+        for (key, switch, default) in [
+            ("indirect", self.indirect, usual.indirect),
+            ("event-idx", self.event_idx, usual.event_idx),
+            ("in-order", self.in_order, usual.in_order),
+            (
+                "notification-data",
+                self.notification_data,
+                usual.notification_data,
+            ),
+            (
+                "notif-config-data",
+                self.notif_config_data,
+                usual.notif_config_data,
+            ),
+            ("order-platform", self.order_platform, usual.order_platform),
+            ("flush", self.flush, usual.flush),
+            ("write-zeroes", self.write_zeroes, usual.write_zeroes),
+            ("lifetime", self.lifetime, usual.lifetime),
+            ("readonly", self.readonly, usual.readonly),
+        ] {
+            option(switch != default, key, switch.key().to_owned());
         }
+        for (key, switch) in [
+            ("discard", self.discard),
+            ("secure-erase", self.secure_erase),
+        ] {
+            if let Some(switch) = switch {
+                option(true, key, switch.key().to_owned());
+            }
+        }
+        for (key, limit) in [
+            ("vectors", self.vectors.map(u32::from)),
+            ("size-max", self.size_max),
+            ("seg-max", self.seg_max),
+        ] {
+            let text = limit.unwrap_or_default().to_string();
+            option(limit.is_some(), key, text);
+        }
+        option(self.serial != usual.serial, "serial", self.serial.clone());
         option(self.store == StoreKind::Null, "store", "null".to_owned());
         let latency = humantime::format_duration(self.latency).to_string();
         option(self.latency != Duration::ZERO, "latency", latency);
@@ -88,6 +125,15 @@ impl ZoneModel {
             Self::HostManaged => "hm",
             Self::HostAware => "ha",
             Self::None => "none",
+        }
+    }
+}
+
+impl Switch {
+    fn key(self) -> &'static str {
+        match self {
+            Self::On => "on",
+            Self::Off => "off",
         }
     }
 }

@@ -4,12 +4,14 @@ use std::{fmt::Display, ops::RangeInclusive, str::FromStr, time::Duration};
 
 use vfio_virtio::{Error, ErrorKind, Result};
 
-use super::{EmulatedConfig, StoreKind, Switch, ZoneModel};
+use super::{EmulatedConfig, RingFormat, StoreKind, Switch, ZoneModel};
 
 /// Every key, for messages.
 const KEYS: &str = "zones, size, zone-size, zone-cap, conventional, max-open, max-active, \
                     max-append, block-size, model, queues, queue-size, ring, indirect, event-idx, \
-                    store, latency";
+                    in-order, notification-data, notif-config-data, order-platform, \
+                    vectors, serial, flush, discard, write-zeroes, secure-erase, lifetime, \
+                    readonly, size-max, seg-max, store, latency";
 
 impl FromStr for EmulatedConfig {
     type Err = Error;
@@ -73,18 +75,34 @@ impl EmulatedConfig {
             }
             "queues" => self.queues = number(key, value, 1..=64)?,
             "queue-size" => self.queue_size = number(key, value, 4..=32768)?,
-            "ring" => match value {
-                "split" => {}
-                "packed" => return Err(unsupported(key, value, "ring=split")),
-                _ => return Err(malformed(key, value, "split")),
-            },
-            "indirect" => self.indirect = switch(key, value)?,
-            "event-idx" => self.event_idx = switch(key, value)?,
-            "in-order" => {
-                if switch(key, value)? == Switch::On {
-                    return Err(unsupported(key, value, "in-order=off"));
+            "ring" => {
+                self.ring = match value {
+                    "split" => RingFormat::Split,
+                    "packed" => RingFormat::Packed,
+                    _ => return Err(malformed(key, value, "split or packed")),
                 }
             }
+            "indirect" => self.indirect = switch(key, value)?,
+            "event-idx" => self.event_idx = switch(key, value)?,
+            "in-order" => self.in_order = switch(key, value)?,
+            "notification-data" => self.notification_data = switch(key, value)?,
+            "notif-config-data" => self.notif_config_data = switch(key, value)?,
+            "order-platform" => self.order_platform = switch(key, value)?,
+            "vectors" => self.vectors = Some(number(key, value, 0..=128)?),
+            "serial" => self.serial = value.to_owned(),
+            "flush" => self.flush = switch(key, value)?,
+            "discard" => self.discard = Some(switch(key, value)?),
+            "write-zeroes" => self.write_zeroes = switch(key, value)?,
+            "secure-erase" => self.secure_erase = Some(switch(key, value)?),
+            "lifetime" => self.lifetime = switch(key, value)?,
+            "readonly" => self.readonly = switch(key, value)?,
+            "size-max" => {
+                self.size_max = Some(
+                    u32::try_from(bytes(key, value)?)
+                        .map_err(|_| malformed(key, value, "a size below 4g"))?,
+                );
+            }
+            "seg-max" => self.seg_max = Some(number(key, value, 1..=u32::MAX)?),
             "store" => {
                 self.store = match value {
                     "mem" => StoreKind::Memory,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use vfio_virtio::{Error, ErrorKind, Result};
 
-use super::{EmulatedConfig, StoreKind, Switch, ZoneModel};
+use super::{EmulatedConfig, RingFormat, StoreKind, ZoneModel, offer};
 use crate::{
     wire::SECTOR_BYTES,
     zone::{Geometry, ZoneKind},
@@ -15,6 +15,18 @@ const DEFAULT_MAX_ACTIVE: u32 = 48;
 /// The reports of more zones than this would serve no test, and the table itself takes memory.
 const MAX_ZONES: u64 = 1 << 22;
 
+/// The length of the string that GET_ID yields (§5.2.6).
+pub(crate) const SERIAL_BYTES: usize = 20;
+/// The vectors of which the MSI-X table and its pending bits have room.
+const MOST_VECTORS: u16 = 128;
+
+/// What the data segments of a request are held to, where that is asked for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SegmentLimits {
+    pub(crate) len_bytes: Option<u32>,
+    pub(crate) count: Option<u32>,
+}
+
 /// A configuration whose parts agree, in the units of the device.
 #[derive(Clone, Debug)]
 pub(crate) struct Resolved {
@@ -24,8 +36,14 @@ pub(crate) struct Resolved {
     pub(crate) block_size_bytes: u32,
     pub(crate) queues: u16,
     pub(crate) queue_size: u16,
-    pub(crate) indirect: Switch,
-    pub(crate) event_idx: Switch,
+    /// Every feature that the device offers.
+    pub(crate) features: u64,
+    pub(crate) vectors: u16,
+    /// Padded with zeroes (§5.2.6).
+    pub(crate) serial: [u8; SERIAL_BYTES],
+    /// Shown even where nothing is limited.
+    pub(crate) seg_max: u32,
+    pub(crate) segments: SegmentLimits,
     pub(crate) store: StoreKind,
     pub(crate) latency: Duration,
 }
@@ -81,12 +99,16 @@ impl Resolved {
             format!("queues={} is not allowed: give 1 to 64", config.queues)
         })?;
         // Four descriptors are what one request without indirection needs at most.
+        let queue_size = config.queue_size;
+        require((4..=32768).contains(&queue_size), || {
+            format!("queue-size={queue_size} is not allowed: give 4 to 32768")
+        })?;
         require(
-            config.queue_size.is_power_of_two() && (4..=32768).contains(&config.queue_size),
+            config.ring == RingFormat::Packed || queue_size.is_power_of_two(),
             || {
                 format!(
-                    "queue-size={} is not allowed: give a power of two from 4 to 32768",
-                    config.queue_size
+                    "queue-size={queue_size} is not allowed: give a power of two from 4 to 32768, \
+                     or ring=packed"
                 )
             },
         )?;
@@ -108,6 +130,13 @@ impl Resolved {
             config.model == ZoneModel::HostManaged || capacity_bytes == config.zone_size_bytes,
             || "zone-cap below zone-size needs model=hm".to_owned(),
         )?;
+        let serial = serial(&config.serial)?;
+        // A header and an answer take two of the descriptors of a queue.
+        let most_segments = u32::from(queue_size - 2);
+        segments(config, most_segments)?;
+        require(config.vectors.unwrap_or_default() <= MOST_VECTORS, || {
+            format!("more vectors than {MOST_VECTORS} are not allowed")
+        })?;
         Ok(Self {
             model: config.model,
             geometry: Geometry {
@@ -124,12 +153,69 @@ impl Resolved {
             block_size_bytes: config.block_size_bytes,
             queues: config.queues,
             queue_size: config.queue_size,
-            indirect: config.indirect,
-            event_idx: config.event_idx,
+            features: offer::features(config),
+            vectors: config.vectors.unwrap_or(config.queues + 1),
+            serial,
+            seg_max: config.seg_max.unwrap_or(most_segments),
+            segments: SegmentLimits {
+                len_bytes: config.size_max,
+                count: config.seg_max,
+            },
             store: config.store,
             latency: config.latency,
         })
     }
+}
+
+impl Resolved {
+    /// Gives a device that is not zoned another size.
+    pub(crate) fn resize(&mut self, sectors: u64) -> Result<()> {
+        require(self.model == ZoneModel::None, || {
+            "a zoned device cannot change its size: give model=none".to_owned()
+        })?;
+        let most = MAX_ZONES.saturating_mul(self.geometry.zone_sectors);
+        require((1..=most).contains(&sectors), || {
+            format!("{sectors} sectors are not allowed: give 1 to {most}")
+        })?;
+        self.geometry.sectors = sectors;
+        Ok(())
+    }
+}
+
+fn serial(text: &str) -> Result<[u8; SERIAL_BYTES]> {
+    let mut serial = [0; SERIAL_BYTES];
+    require(text.is_ascii() && text.len() <= SERIAL_BYTES, || {
+        format!("serial={text} is not allowed: give at most {SERIAL_BYTES} characters of ASCII")
+    })?;
+    serial[..text.len()].copy_from_slice(text.as_bytes());
+    Ok(serial)
+}
+
+fn segments(config: &EmulatedConfig, most: u32) -> Result<()> {
+    let count = config.seg_max.unwrap_or(most);
+    require((1..=most).contains(&count), || {
+        format!("seg-max={count} is not allowed: give 1 to {most}, what a queue has room for")
+    })?;
+    let Some(len) = config.size_max else {
+        return Ok(());
+    };
+    require(len >= config.block_size_bytes, || {
+        format!(
+            "size-max={len} is not allowed: give block-size, {}, or more",
+            config.block_size_bytes
+        )
+    })?;
+    // §5.2.5.2: an append of the largest size must fit.
+    let largest = u64::from(count) * u64::from(len);
+    require(
+        config.model == ZoneModel::None || config.max_append_bytes <= largest,
+        || {
+            format!(
+                "max-append={} is not allowed: {count} segments of size-max={len} make {largest}",
+                config.max_append_bytes
+            )
+        },
+    )
 }
 
 /// The open and active limits, each defaulting to something that agrees with the other.

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use vfio_virtio::ErrorKind;
 
-use super::{EmulatedConfig, Resolved, StoreKind, Switch, ZoneModel};
+use super::{EmulatedConfig, Resolved, RingFormat, StoreKind, Switch, ZoneModel};
 
 fn parse(options: &str) -> EmulatedConfig {
     options.parse().unwrap()
@@ -23,8 +23,11 @@ fn nothing_is_the_default() {
 fn every_key_is_understood() {
     let config = parse(
         "zones=64,zone-size=64m,zone-cap=48m,conventional=4,max-open=8,max-active=12,\
-         max-append=512k,block-size=4096,model=hm,queues=2,queue-size=128,ring=split,indirect=off,\
-         event-idx=off,in-order=off,store=null,latency=10us",
+         max-append=512k,block-size=4096,model=hm,queues=2,queue-size=128,ring=packed,indirect=off,\
+         event-idx=off,in-order=on,notification-data=on,notif-config-data=on,\
+         order-platform=on,vectors=1,serial=A1,flush=off,discard=on,write-zeroes=off,\
+         secure-erase=on,lifetime=off,readonly=on,size-max=64k,seg-max=100,store=null,\
+         latency=10us",
     );
     let expected = EmulatedConfig {
         model: ZoneModel::HostManaged,
@@ -39,8 +42,23 @@ fn every_key_is_understood() {
         block_size_bytes: 4096,
         queues: 2,
         queue_size: 128,
+        ring: RingFormat::Packed,
         indirect: Switch::Off,
         event_idx: Switch::Off,
+        in_order: Switch::On,
+        notification_data: Switch::On,
+        notif_config_data: Switch::On,
+        order_platform: Switch::On,
+        vectors: Some(1),
+        serial: "A1".to_owned(),
+        flush: Switch::Off,
+        discard: Some(Switch::On),
+        write_zeroes: Switch::Off,
+        secure_erase: Some(Switch::On),
+        lifetime: Switch::Off,
+        readonly: Switch::On,
+        size_max: Some(65536),
+        seg_max: Some(100),
         store: StoreKind::Null,
         latency: Duration::from_micros(10),
     };
@@ -111,7 +129,19 @@ fn refusals_name_key_value_and_remedy() {
         ("queue-size=100", &["queue-size=100", "power of two"]),
         ("queue-size=65536", &["queue-size=65536", "32768"]),
         ("indirect=yes", &["indirect=yes", "on or off"]),
-        ("ring=round", &["ring=round", "split"]),
+        ("ring=round", &["ring=round", "split or packed"]),
+        ("ring=packed,queue-size=3", &["queue-size=3", "4 to 32768"]),
+        ("vectors=129", &["vectors=129", "0 to 128"]),
+        ("serial=123456789012345678901", &["serial", "20 characters"]),
+        ("size-max=512", &["size-max=512", "4096"]),
+        ("size-max=8g", &["size-max=8g", "below 4g"]),
+        ("seg-max=0", &["seg-max=0", "1 to"]),
+        ("seg-max=255", &["seg-max=255", "1 to 254"]),
+        (
+            "seg-max=4,size-max=64k",
+            &["max-append=524288", "make 262144"],
+        ),
+        ("discard=maybe", &["discard=maybe", "on or off"]),
         ("store=disk", &["store=disk", "mem or null"]),
         ("latency=fast", &["latency=fast", "10us"]),
     ] {
@@ -125,12 +155,7 @@ fn refusals_name_key_value_and_remedy() {
 
 #[test]
 fn what_comes_later_is_unsupported() {
-    for options in [
-        "ring=packed",
-        "in-order=on",
-        "store=/tmp/disk",
-        "fault=lost",
-    ] {
+    for options in ["store=/tmp/disk", "fault=lost"] {
         let (kind, text) = refused(options);
         assert_eq!(kind, ErrorKind::Unsupported, "{options}");
         assert!(
@@ -148,6 +173,10 @@ fn a_configuration_prints_as_the_string_that_makes_it() {
         "size=100663296,conventional=1,block-size=512,queues=4,queue-size=64",
         "max-append=65536,indirect=off,event-idx=off,store=null,latency=10us",
         "model=none",
+        "ring=packed,queue-size=100,in-order=on",
+        "notification-data=on,notif-config-data=on,order-platform=on,vectors=0,serial=X",
+        "flush=off,discard=on,write-zeroes=off,secure-erase=off,lifetime=off,readonly=on",
+        "size-max=1048576,seg-max=7",
     ] {
         let config: EmulatedConfig = options.parse().unwrap();
         let printed: EmulatedConfig = config.to_string().parse().unwrap();

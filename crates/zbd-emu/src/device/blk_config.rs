@@ -5,20 +5,25 @@ use vfio_virtio::{Result, Width};
 use super::Device;
 use crate::{
     config::{Resolved, Switch, ZoneModel},
+    disk::limits,
     wire::{device_status, feature},
 };
 
 const WRITEBACK: u64 = 0x20;
-/// The length with the zoned characteristics and, for a device that is not zoned, without anything
-/// that it does not offer.
+/// The length with the zoned characteristics, without them, and without the limits of secure erase
+/// too: a device presents no more than what it offers.
 const ZONED_BYTES: u64 = 0x60;
+const ERASABLE_BYTES: u64 = 0x48;
 const PLAIN_BYTES: u64 = 0x3c;
 
 /// The length of the structure that a device with `config` presents.
 pub(crate) fn len_bytes(config: &Resolved) -> u64 {
-    match config.model {
-        ZoneModel::None => PLAIN_BYTES,
-        ZoneModel::HostManaged | ZoneModel::HostAware => ZONED_BYTES,
+    if config.model != ZoneModel::None {
+        ZONED_BYTES
+    } else if config.features & feature::SECURE_ERASE != 0 {
+        ERASABLE_BYTES
+    } else {
+        PLAIN_BYTES
     }
 }
 
@@ -53,13 +58,46 @@ impl Device {
             bytes[offset..offset + value.len()].copy_from_slice(value);
         };
         put(0x00, &geometry.sectors.to_le_bytes());
-        // A header and an answer take two of the descriptors of a queue.
-        put(0x0c, &u32::from(config.queue_size - 2).to_le_bytes());
+        put(0x08, &config.segments.len_bytes.unwrap_or(0).to_le_bytes());
+        put(0x0c, &config.seg_max.to_le_bytes());
         put(0x14, &config.block_size_bytes.to_le_bytes());
         // The topology: physical blocks are logical ones, transfers are best done in blocks.
         put(0x1a, &1u16.to_le_bytes());
         put(WRITEBACK as usize, &[u8::from(self.writeback)]);
         put(0x22, &config.queues.to_le_bytes());
+        let alignment = geometry.block_sectors as u32;
+        for (feature, offset, fields) in [
+            (
+                feature::DISCARD,
+                0x24,
+                [limits::DISCARD.sectors, limits::DISCARD.segments, alignment],
+            ),
+            (
+                feature::WRITE_ZEROES,
+                0x30,
+                // write_zeroes_may_unmap
+                [
+                    limits::WRITE_ZEROES.sectors,
+                    limits::WRITE_ZEROES.segments,
+                    1,
+                ],
+            ),
+            (
+                feature::SECURE_ERASE,
+                0x3c,
+                [
+                    limits::SECURE_ERASE.sectors,
+                    limits::SECURE_ERASE.segments,
+                    alignment,
+                ],
+            ),
+        ] {
+            if config.features & feature != 0 {
+                for (i, field) in fields.into_iter().enumerate() {
+                    put(offset + 4 * i, &field.to_le_bytes());
+                }
+            }
+        }
         // §5.2.5.2: a driver that did not accept the feature sees no characteristics.
         let declined = self.status & device_status::FEATURES_OK != 0
             && self.negotiated(feature::ZONED) == Switch::Off;

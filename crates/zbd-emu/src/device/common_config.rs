@@ -4,6 +4,7 @@ use vfio_virtio::{Error, ErrorKind, Result, Width};
 
 use super::Device;
 use crate::{
+    config::Switch,
     interrupts::NO_VECTOR,
     wire::{device_status, feature},
 };
@@ -102,6 +103,12 @@ impl Half {
     }
 }
 
+/// What a notification of `queue` says where the device has a say in it (§4.1.5.2): anything but
+/// the queue's index, so that the two cannot be confused.
+pub(crate) fn notif_config_data(queue: u16) -> u16 {
+    0x40 + queue
+}
+
 /// Bits `32 * select ..` of a feature set.
 fn window(features: u64, select: u32) -> u32 {
     match select {
@@ -117,14 +124,13 @@ impl Device {
         let selected = self.queues.get(usize::from(self.queue_select));
         Ok(match field {
             Field::DeviceFeatureSelect => self.device_feature_select,
-            Field::DeviceFeature => window(self.offered(), self.device_feature_select),
+            Field::DeviceFeature => window(self.config.features, self.device_feature_select),
             Field::DriverFeatureSelect => self.driver_feature_select,
             Field::DriverFeature => window(self.driver_features, self.driver_feature_select),
             Field::ConfigMsixVector => self.interrupts.config_vector.into(),
             Field::NumQueues => self.config.queues.into(),
             Field::DeviceStatus => self.status.into(),
-            // Nothing that the driver reads changes of its own accord.
-            Field::ConfigGeneration => 0,
+            Field::ConfigGeneration => self.generation.into(),
             Field::QueueSelect => self.queue_select.into(),
             // §4.1.4.3.1: a queue that does not exist has size 0.
             Field::QueueSize => selected.map_or(0, |queue| queue.size.into()),
@@ -134,13 +140,23 @@ impl Device {
             Field::QueueDesc(half) => selected.map_or(0, |queue| half.of(queue.desc)),
             Field::QueueDriver(half) => selected.map_or(0, |queue| half.of(queue.driver)),
             Field::QueueDevice(half) => selected.map_or(0, |queue| half.of(queue.device)),
-            // The features of these are not offered, or done within the write.
-            Field::QueueNotifConfigData | Field::QueueReset => 0,
+            Field::QueueNotifConfigData => {
+                match (selected, self.negotiated(feature::NOTIF_CONFIG_DATA)) {
+                    (Some(_), Switch::On) => notif_config_data(self.queue_select).into(),
+                    _ => 0,
+                }
+            }
+            // Done within the write.
+            Field::QueueReset => 0,
         })
     }
 
     pub(crate) fn write_common(&mut self, offset: u64, width: Width, value: u32) -> Result<()> {
         let field = Field::at(offset, width)?;
+        // A device that is being reset hears nothing.
+        if self.reset_due.is_some() {
+            return Ok(());
+        }
         let word = value as u16;
         match field {
             Field::DeviceFeatureSelect => self.device_feature_select = value,
@@ -179,12 +195,14 @@ impl Device {
     /// Writes to the registers of the selected queue, which change only while it is disabled.
     fn write_queue(&mut self, field: Field, value: u32) {
         let index = usize::from(self.queue_select);
+        let packed = self.negotiated(feature::RING_PACKED) == Switch::On;
+        let largest = self.config.queue_size;
         let Some(queue) = self.queues.get_mut(index) else {
             return;
         };
         let word = value as u16;
         if field == Field::QueueReset {
-            if word == 1 && self.negotiated(feature::RING_RESET) == crate::config::Switch::On {
+            if word == 1 && self.negotiated(feature::RING_RESET) == Switch::On {
                 self.reset_queue(index);
             }
             return;
@@ -198,7 +216,9 @@ impl Device {
         }
         match field {
             // A size that is not allowed leaves the register as it was.
-            Field::QueueSize if word.is_power_of_two() && word <= self.config.queue_size => {
+            Field::QueueSize
+                if (1..=largest).contains(&word) && (packed || word.is_power_of_two()) =>
+            {
                 queue.size = word;
             }
             Field::QueueDesc(half) => half.set(&mut queue.desc, value),

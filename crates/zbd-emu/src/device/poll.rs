@@ -11,7 +11,7 @@ use crate::{
     fault::Faults,
     memory::DmaMap,
     request::Request,
-    ring::{Ring, RingMemory},
+    ring::{Ring, RingMemory, Taken, Used},
     wire::feature,
 };
 
@@ -49,24 +49,29 @@ struct Path<'d> {
     faults: &'d mut Faults,
     dma: &'d DmaMap,
     chain: &'d mut Chain,
-    zoned: Switch,
+    /// The features in force.
+    features: u64,
 }
 
 impl Device {
     /// Takes and completes a batch of each queue.
     pub(crate) fn poll(&mut self, bell: &Bell, look: Look) -> Progress {
         let mut progress = Progress::default();
+        self.settle();
         if !self.is_running() {
             return progress;
         }
+        let with_data = self.negotiated(feature::NOTIFICATION_DATA) == Switch::On;
         for index in 0..self.queues.len() {
             let kicks = bell.kicks(index);
             let queue = &mut self.queues[index];
             if look == Look::WhereNotified && queue.armed && queue.kicks_seen == kicks {
                 continue;
             }
+            let notified = queue.kicks_seen != kicks;
             queue.kicks_seen = kicks;
-            match self.serve(index) {
+            let notice = (notified && with_data).then(|| bell.last(index));
+            match self.serve(index, notice) {
                 Ok(taken) => progress.taken += u32::from(taken),
                 Err(Broken(reason)) => {
                     self.break_down(reason);
@@ -75,7 +80,7 @@ impl Device {
             }
         }
         progress.completed = progress.taken;
-        if !self.config.latency.is_zero() {
+        if self.holds_back() {
             progress.completed = match self.release_held() {
                 Ok(completed) => completed,
                 Err(Broken(reason)) => {
@@ -87,10 +92,18 @@ impl Device {
         progress
     }
 
-    /// Takes what waits in one queue, a batch at most.
-    fn serve(&mut self, index: usize) -> Result<u16, Broken> {
-        let zoned = self.negotiated(feature::ZONED);
-        let held_room = self.held.capacity() - self.held.len();
+    /// Whether requests are not completed at once, or were not.
+    #[inline]
+    fn holds_back(&self) -> bool {
+        !self.config.latency.is_zero() || self.on_hold || !self.held.is_empty()
+    }
+
+    /// Takes what waits in one queue, a batch at most. `notice` is what the driver said with its
+    /// last notification, if it sent one and says anything.
+    fn serve(&mut self, index: usize, notice: Option<u32>) -> Result<u16, Broken> {
+        let features = self.features();
+        let holds_back = self.holds_back();
+        let held_room = self.most_held.saturating_sub(self.held.len());
         let Queue {
             ring: Some(ring),
             vector,
@@ -101,8 +114,11 @@ impl Device {
             return Ok(0);
         };
         let memory = ring.memory(&self.dma)?;
-        let waiting = ring.waiting(&memory)?;
-        if waiting == 0 {
+        let waiting = ring.look(&memory)?;
+        if let Some(notice) = notice {
+            ring.check_notice((notice >> 16) as u16)?;
+        }
+        if !waiting {
             return Ok(0);
         }
         if std::mem::take(armed) {
@@ -113,18 +129,21 @@ impl Device {
             faults: &mut self.faults,
             dma: &self.dma,
             chain: &mut self.chain,
-            zoned,
+            features,
         };
         self.batches += 1;
         let mut taken = 0;
         let mut result = Ok(());
-        if self.config.latency.is_zero() {
-            while taken < waiting.min(BATCH) {
-                result = path.complete_next(ring, &memory);
-                if result.is_err() {
-                    break;
+        if !holds_back {
+            while taken < BATCH {
+                match path.complete_next(ring, &memory) {
+                    Ok(true) => taken += 1,
+                    Ok(false) => break,
+                    Err(broken) => {
+                        result = Err(broken);
+                        break;
+                    }
                 }
-                taken += 1;
             }
             // What was completed before the device broke down is still handed over.
             ring.publish(&memory)?;
@@ -136,12 +155,14 @@ impl Device {
             // The driver cannot have more in flight than there are descriptors, unless it hands
             // out the same ones again.
             let room = u16::try_from(held_room).unwrap_or(u16::MAX);
-            while taken < waiting.min(BATCH).min(room) {
-                let head = ring.take(&memory)?;
-                let used_len = path.run(ring, &memory, head)?;
+            while taken < BATCH.min(room) {
+                let Some(request) = ring.take(&memory, path.chain, path.dma)? else {
+                    break;
+                };
+                let used_len = path.run()?;
                 self.held.push_back(Held {
                     queue: index as u16,
-                    head,
+                    taken: request,
                     used_len,
                     due,
                 });
@@ -154,7 +175,7 @@ impl Device {
 
     /// Completes the held requests whose time has come.
     fn release_held(&mut self) -> Result<u32, Broken> {
-        let Some(first) = self.held.front() else {
+        let Some(first) = self.held.front().filter(|_| !self.on_hold) else {
             return Ok(0);
         };
         let now = Instant::now();
@@ -171,7 +192,7 @@ impl Device {
             let index = usize::from(held.queue);
             if let Some(ring) = &mut self.queues[index].ring {
                 let memory = ring.memory(&self.dma)?;
-                put(ring, &memory, &mut self.faults, held.head, held.used_len)?;
+                put(ring, &memory, &mut self.faults, held.taken, held.used_len)?;
                 touched |= 1 << index;
                 completed += 1;
             }
@@ -198,7 +219,9 @@ impl Device {
         let mut idle = true;
         for index in 0..self.queues.len() {
             let queue = &mut self.queues[index];
-            let Some(ring) = &queue.ring else { continue };
+            let Some(ring) = &mut queue.ring else {
+                continue;
+            };
             if queue.armed {
                 // A notification since then means that there is something to look at.
                 idle &= queue.kicks_seen == bell.kicks(index);
@@ -207,11 +230,11 @@ impl Device {
             queue.kicks_seen = bell.kicks(index);
             let asked = ring.memory(&self.dma).and_then(|memory| {
                 ring.ask_for_kick(&memory)?;
-                ring.waiting(&memory)
+                ring.look(&memory)
             });
             match asked {
                 Ok(waiting) => {
-                    queue.armed = waiting == 0;
+                    queue.armed = !waiting;
                     idle &= queue.armed;
                 }
                 Err(Broken(reason)) => {
@@ -225,28 +248,30 @@ impl Device {
 
     /// How long until the first held request is due, if there is one.
     pub(crate) fn due_in(&self) -> Option<Duration> {
-        let first = self.held.front()?;
+        let first = self.held.front().filter(|_| !self.on_hold)?;
         Some(first.due.saturating_duration_since(Instant::now()))
     }
 }
 
 impl Path<'_> {
+    /// Takes the next request and completes it, if there is one.
     #[inline]
-    fn complete_next(&mut self, ring: &mut Ring, memory: &RingMemory<'_>) -> Result<(), Broken> {
-        let head = ring.take(memory)?;
-        let used_len = self.run(ring, memory, head)?;
-        put(ring, memory, self.faults, head, used_len)
+    fn complete_next(&mut self, ring: &mut Ring, memory: &RingMemory<'_>) -> Result<bool, Broken> {
+        let Some(taken) = ring.take(memory, self.chain, self.dma)? else {
+            return Ok(false);
+        };
+        let used_len = self.run()?;
+        put(ring, memory, self.faults, taken, used_len)?;
+        Ok(true)
     }
 
-    /// Carries out the request at `head` and writes its answer.
+    /// Carries out the request that was taken and writes its answer.
     #[inline]
-    fn run(&mut self, ring: &Ring, memory: &RingMemory<'_>, head: u16) -> Result<u32, Broken> {
-        self.chain
-            .read(&memory.descriptors()?, head, ring.rules(), self.dma)?;
+    fn run(&mut self) -> Result<u32, Broken> {
         let request = Request::parse(self.chain, self.dma)?;
         let outcome = match self.faults.status() {
             None => {
-                let mut outcome = self.disk.execute(&request, self.zoned, self.dma)?;
+                let mut outcome = self.disk.execute(&request, self.features, self.dma)?;
                 self.faults.alter(request.kind, &mut outcome);
                 outcome
             }
@@ -269,13 +294,20 @@ fn put(
     ring: &mut Ring,
     memory: &RingMemory<'_>,
     faults: &mut Faults,
-    head: u16,
+    taken: Taken,
     used_len: u32,
 ) -> Result<(), Broken> {
-    let used = faults.used(head, used_len);
-    ring.put(memory, used.id, used.len)?;
-    if used.jump != 0 {
-        ring.jump(used.jump);
+    let used = Used {
+        id: taken.id.into(),
+        len: used_len,
+    };
+    if faults.is_empty() {
+        return ring.put(memory, taken, used);
     }
+    let (used, jump) = faults.used(used);
+    ring.put(memory, taken, used)?;
+    // An element that stood for later requests too would not show the fault.
+    ring.end_batch(memory)?;
+    ring.jump(jump);
     Ok(())
 }

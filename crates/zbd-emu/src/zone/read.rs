@@ -14,7 +14,7 @@ pub(crate) struct Stretch {
 impl ZoneTable {
     /// The sector after a range, which must lie on the device.
     #[inline]
-    pub(super) fn end_of(&self, sector: u64, sectors: u64) -> Result<u64, Refusal> {
+    pub(crate) fn end_of(&self, sector: u64, sectors: u64) -> Result<u64, Refusal> {
         sector
             .checked_add(sectors)
             .filter(|end| *end <= self.geometry().sectors)
@@ -47,6 +47,22 @@ impl ZoneTable {
             zone.kind == ZoneKind::SequentialRequired || zone.state == ZoneState::Offline
         });
         if refused {
+            return Err(Refusal::InvalidCommand);
+        }
+        Ok(())
+    }
+
+    /// Whether the data of a range may be thrown away, whatever zones it runs through.
+    pub(crate) fn check_erase(&self, sector: u64, sectors: u64) -> Result<(), Refusal> {
+        let end = self.end_of(sector, sectors)?;
+        if sectors == 0 {
+            return Ok(());
+        }
+        let index = self.index_of(sector).ok_or(Refusal::OutOfRange)?;
+        let failed = self
+            .touched(index, end)
+            .any(|zone| matches!(zone.state, ZoneState::ReadOnly | ZoneState::Offline));
+        if failed {
             return Err(Refusal::InvalidCommand);
         }
         Ok(())

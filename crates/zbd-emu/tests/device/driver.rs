@@ -1,6 +1,6 @@
 //! A driver of a few lines, written against the specification and not against the driver crate.
 
-use std::sync::Arc;
+use std::{collections::VecDeque, sync::Arc};
 
 use vfio_virtio::{Bar, Doorbell, EventFd, Iova, PciFunction, Width};
 use zbd_emu::{Control, EmulatedConfig, EmulatedFunction, Stepper};
@@ -12,6 +12,8 @@ const ARENA_BYTES: usize = 8 << 20;
 const RING_BYTES: usize = 0x4_0000;
 const AVAIL: usize = 0x1_0000;
 const USED: usize = 0x2_0000;
+/// Where a ring lies that is too large for its usual place.
+const LARGE_RING: usize = 0x60_0000;
 /// Where buffers begin.
 pub(crate) const DATA: usize = 0x20_0000;
 
@@ -20,6 +22,10 @@ pub(crate) const INDIRECT: u64 = 1 << 28;
 pub(crate) const EVENT_IDX: u64 = 1 << 29;
 pub(crate) const VERSION_1: u64 = 1 << 32;
 pub(crate) const ACCESS_PLATFORM: u64 = 1 << 33;
+pub(crate) const PACKED: u64 = 1 << 34;
+pub(crate) const IN_ORDER: u64 = 1 << 35;
+pub(crate) const NOTIFICATION_DATA: u64 = 1 << 38;
+pub(crate) const NOTIF_CONFIG_DATA: u64 = 1 << 39;
 pub(crate) const RING_RESET: u64 = 1 << 40;
 
 pub(crate) const NEXT: u16 = 1;
@@ -30,6 +36,10 @@ pub(crate) const IN: u32 = 0;
 pub(crate) const OUT: u32 = 1;
 pub(crate) const FLUSH: u32 = 4;
 pub(crate) const GET_ID: u32 = 8;
+pub(crate) const GET_LIFETIME: u32 = 10;
+pub(crate) const DISCARD: u32 = 11;
+pub(crate) const WRITE_ZEROES: u32 = 13;
+pub(crate) const SECURE_ERASE: u32 = 14;
 pub(crate) const APPEND: u32 = 15;
 pub(crate) const REPORT: u32 = 16;
 pub(crate) const OPEN: u32 = 18;
@@ -56,6 +66,14 @@ impl Desc {
         bytes[14..].copy_from_slice(&self.next.to_le_bytes());
         bytes
     }
+
+    /// In the format of packed rings, with `next` as the buffer id.
+    pub(crate) fn packed_bytes(self) -> [u8; 16] {
+        let mut bytes = self.bytes();
+        bytes[12..14].copy_from_slice(&self.next.to_le_bytes());
+        bytes[14..].copy_from_slice(&self.flags.to_le_bytes());
+        bytes
+    }
 }
 
 /// How a request ended.
@@ -67,6 +85,21 @@ pub(crate) struct Answer {
     pub(crate) used_len: u32,
 }
 
+impl Indices {
+    /// Removes what the used element of `id` stands for: with order everything up to it.
+    fn retire(&mut self, id: u32, in_order: bool) -> Vec<(u16, u16)> {
+        let Some(at) = self
+            .outstanding
+            .iter()
+            .position(|(other, _)| u32::from(*other) == id)
+        else {
+            return Vec::new();
+        };
+        let first = if in_order { 0 } else { at };
+        self.outstanding.drain(first..=at).collect()
+    }
+}
+
 impl Answer {
     /// `append_sector` of the answer to an append.
     pub(crate) fn sector(&self) -> u64 {
@@ -75,12 +108,30 @@ impl Answer {
     }
 }
 
-/// A queue's indices on the driver's side.
-#[derive(Clone, Copy, Debug)]
+/// A queue on the driver's side.
+#[derive(Clone, Debug)]
 pub(crate) struct Indices {
     pub(crate) size: u16,
+    /// Indices that run freely in a split ring, places in a packed one.
     pub(crate) avail: u16,
     pub(crate) used: u16,
+    /// The wrap counters of a packed ring at these places.
+    pub(crate) avail_wrap: bool,
+    pub(crate) used_wrap: bool,
+    /// The next descriptor of a split ring.
+    next_desc: u16,
+    next_id: u16,
+    /// What was submitted and is not used yet, by id, with its number of descriptors.
+    pub(crate) outstanding: VecDeque<(u16, u16)>,
+}
+
+/// How the buffers of a request are described.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Shape {
+    /// By as many descriptors.
+    Direct,
+    /// By a table at this offset of the arena.
+    Indirect(usize),
 }
 
 /// A device with a driver on it.
@@ -94,6 +145,8 @@ pub(crate) struct Rig {
     pub(crate) events: Vec<EventFd>,
     pub(crate) queues: Vec<Indices>,
     pub(crate) features: u64,
+    /// How `request` describes its buffers.
+    pub(crate) shape: Shape,
 }
 
 pub(crate) fn config(options: &str) -> EmulatedConfig {
@@ -113,7 +166,9 @@ impl Rig {
         let events: Vec<_> = (0..function.msix_vectors())
             .map(|_| EventFd::new(vmm_sys_util::eventfd::EFD_NONBLOCK).unwrap())
             .collect();
-        function.enable_msix(&events).unwrap();
+        if !events.is_empty() {
+            function.enable_msix(&events).unwrap();
+        }
         Self {
             control: function.control(),
             bar: function.open_bar(4).unwrap(),
@@ -124,6 +179,7 @@ impl Rig {
             events,
             queues: Vec::new(),
             features: 0,
+            shape: Shape::Direct,
         }
     }
 
@@ -186,31 +242,45 @@ impl Rig {
         let features = self.offered() & wanted;
         assert!(self.negotiate(features));
         self.write(0x10, Width::Word, 0);
-        assert_eq!(self.read(0x10, Width::Word), 0);
+        let vector = if self.events.is_empty() { 0xffff } else { 0 };
+        assert_eq!(self.read(0x10, Width::Word), vector);
         let queues = self.read(0x12, Width::Word) as u16;
         self.queues.clear();
         self.doorbells.clear();
         for queue in 0..queues {
             self.enable(queue);
             let offset = 0x3000 + 4 * u64::from(queue);
+            let width = match self.features & NOTIFICATION_DATA {
+                0 => Width::Word,
+                _ => Width::Long,
+            };
             self.doorbells
-                .push(Arc::clone(&self.bar).doorbell(offset, Width::Word).unwrap());
+                .push(Arc::clone(&self.bar).doorbell(offset, width).unwrap());
         }
         self.set_status(3 | 8 | 4);
     }
 
     /// Sets a queue up in fresh memory.
     pub(crate) fn enable(&mut self, queue: u16) {
-        let rings = usize::from(queue) * RING_BYTES;
-        self.arena.write(rings, &vec![0; RING_BYTES]);
         self.write(0x16, Width::Word, queue.into());
         let size = self.read(0x18, Width::Word) as u16;
+        let rings = usize::from(queue) * RING_BYTES;
+        let parts = if size <= 4096 {
+            self.arena.write(rings, &vec![0; RING_BYTES]);
+            [rings, rings + AVAIL, rings + USED]
+        } else {
+            assert!(queue == 0 && self.is_packed());
+            self.arena
+                .write(LARGE_RING, &vec![0; 16 * usize::from(size)]);
+            self.arena.write(rings, &vec![0; RING_BYTES]);
+            [LARGE_RING, rings + AVAIL, rings + USED]
+        };
         assert_eq!(self.read(0x1e, Width::Word), u32::from(queue));
         self.write(0x1a, Width::Word, u32::from(queue) + 1);
-        let address = BASE + rings as u64;
-        for (register, part) in [(0x20, 0), (0x28, AVAIL as u64), (0x30, USED as u64)] {
-            self.write(register, Width::Long, (address + part) as u32);
-            self.write(register + 4, Width::Long, ((address + part) >> 32) as u32);
+        for (register, part) in [0x20, 0x28, 0x30].into_iter().zip(parts) {
+            let address = BASE + part as u64;
+            self.write(register, Width::Long, address as u32);
+            self.write(register + 4, Width::Long, (address >> 32) as u32);
         }
         self.write(0x1c, Width::Word, 1);
         assert_eq!(self.read(0x1c, Width::Word), 1);
@@ -218,6 +288,11 @@ impl Rig {
             size,
             avail: 0,
             used: 0,
+            avail_wrap: true,
+            used_wrap: true,
+            next_desc: 0,
+            next_id: 0,
+            outstanding: VecDeque::new(),
         };
         match self.queues.get_mut(usize::from(queue)) {
             Some(slot) => *slot = indices,
@@ -270,23 +345,178 @@ impl Rig {
         self.arena.load(usize::from(queue) * RING_BYTES + USED + 2)
     }
 
+    /// What a notification of `queue` says.
+    pub(crate) fn notification(&self, queue: u16) -> u32 {
+        let indices = &self.queues[usize::from(queue)];
+        let low = match self.features & NOTIF_CONFIG_DATA {
+            0 => u32::from(queue),
+            _ => {
+                self.write(0x16, Width::Word, queue.into());
+                self.read(0x38, Width::Word)
+            }
+        };
+        let wrap = self.is_packed() && indices.avail_wrap;
+        match self.features & NOTIFICATION_DATA {
+            0 => low,
+            _ => low | u32::from(indices.avail) << 16 | u32::from(wrap) << 31,
+        }
+    }
+
     pub(crate) fn kick(&self, queue: u16) {
-        self.doorbells[usize::from(queue)].ring(queue.into());
+        self.doorbells[usize::from(queue)].ring(self.notification(queue));
     }
 
     /// The next used element, id and length.
     pub(crate) fn take_used(&mut self, queue: u16) -> Option<(u32, u32)> {
+        if self.is_packed() {
+            return self.take_used_packed(queue);
+        }
         let ready = self.used_index(queue);
+        let in_order = self.features & IN_ORDER != 0;
         let indices = &mut self.queues[usize::from(queue)];
         if ready == indices.used {
             return None;
         }
         let slot = usize::from(indices.used % indices.size);
-        indices.used = indices.used.wrapping_add(1);
         let at = usize::from(queue) * RING_BYTES + USED + 4 + 8 * slot;
         let bytes = self.arena.read(at, 8);
         let word = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
-        Some((word(0), word(4)))
+        let (id, len) = (word(0), word(4));
+        let batch = indices.retire(id, in_order).len() as u16;
+        indices.used = indices.used.wrapping_add(batch.max(1));
+        Some((id, len))
+    }
+
+    fn take_used_packed(&mut self, queue: u16) -> Option<(u32, u32)> {
+        let in_order = self.features & IN_ORDER != 0;
+        let indices = &mut self.queues[usize::from(queue)];
+        let ring = match indices.size {
+            0..=4096 => usize::from(queue) * RING_BYTES,
+            _ => LARGE_RING,
+        };
+        let at = ring + 16 * usize::from(indices.used);
+        let flags = self.arena.load(at + 14);
+        let expected = if indices.used_wrap { 0x8080 } else { 0 };
+        if flags & 0x8080 != expected || indices.outstanding.is_empty() {
+            return None;
+        }
+        let bytes = self.arena.read(at + 8, 6);
+        let len = u32::from_le_bytes(bytes[..4].try_into().unwrap());
+        let id = u16::from_le_bytes(bytes[4..].try_into().unwrap());
+        assert_eq!(flags & WRITE != 0, len != 0);
+        let slots: u32 = indices
+            .retire(id.into(), in_order)
+            .iter()
+            .map(|(_, slots)| u32::from(*slots))
+            .sum();
+        let used = u32::from(indices.used) + slots;
+        indices.used = (used % u32::from(indices.size)) as u16;
+        indices.used_wrap ^= used >= u32::from(indices.size);
+        Some((id.into(), len))
+    }
+
+    pub(crate) fn is_packed(&self) -> bool {
+        self.features & PACKED != 0
+    }
+
+    /// Makes a request available whose buffers are given as offset, length and WRITE or 0, in
+    /// whatever format was negotiated. Its id.
+    pub(crate) fn submit(&mut self, queue: u16, parts: &[(usize, u32, u16)], shape: Shape) -> u16 {
+        let packed = self.is_packed();
+        let descs: Vec<Desc> = parts
+            .iter()
+            .enumerate()
+            .map(|(i, (offset, len, flags))| {
+                let more = i + 1 < parts.len();
+                // In an indirect table of a packed ring only WRITE means anything.
+                let next = more && !(packed && shape != Shape::Direct);
+                Desc {
+                    address: BASE + *offset as u64,
+                    len: *len,
+                    flags: flags | if next { NEXT } else { 0 },
+                    next: i as u16 + 1,
+                }
+            })
+            .collect();
+        let descs = match shape {
+            Shape::Direct => descs,
+            Shape::Indirect(at) => {
+                for (i, desc) in descs.iter().enumerate() {
+                    let bytes = match packed {
+                        true => desc.packed_bytes(),
+                        false => desc.bytes(),
+                    };
+                    self.arena.write(at + 16 * i, &bytes);
+                }
+                vec![Desc {
+                    address: BASE + at as u64,
+                    len: 16 * descs.len() as u32,
+                    flags: TABLE,
+                    next: 0,
+                }]
+            }
+        };
+        if packed {
+            return self.submit_packed(queue, &descs);
+        }
+        let indices = &mut self.queues[usize::from(queue)];
+        let (size, head) = (indices.size, indices.next_desc);
+        indices.next_desc = (head + descs.len() as u16) % size;
+        indices.outstanding.push_back((head, descs.len() as u16));
+        for (i, desc) in descs.into_iter().enumerate() {
+            let index = (head + i as u16) % size;
+            let next = (index + 1) % size;
+            self.set_desc(queue, index, Desc { next, ..desc });
+        }
+        self.offer(queue, head);
+        head
+    }
+
+    /// Puts a chain into a packed ring, the flags of its first descriptor last.
+    pub(crate) fn submit_packed(&mut self, queue: u16, descs: &[Desc]) -> u16 {
+        let indices = &mut self.queues[usize::from(queue)];
+        let ring = match indices.size {
+            0..=4096 => usize::from(queue) * RING_BYTES,
+            _ => LARGE_RING,
+        };
+        let id = indices.next_id;
+        // Ids of no particular range: they are the driver's own.
+        indices.next_id = id.wrapping_add(0x1235);
+        indices.outstanding.push_back((id, descs.len() as u16));
+        let mut first = None;
+        for desc in descs {
+            let at = ring + 16 * usize::from(indices.avail);
+            let lap = if indices.avail_wrap { 0x80 } else { 0x8000 };
+            let bytes = Desc { next: id, ..*desc }.packed_bytes();
+            self.arena.write(at, &bytes[..14]);
+            if first.is_none() {
+                first = Some((at + 14, desc.flags | lap));
+            } else {
+                self.arena.store(at + 14, desc.flags | lap);
+            }
+            indices.avail += 1;
+            if indices.avail == indices.size {
+                indices.avail = 0;
+                indices.avail_wrap = !indices.avail_wrap;
+            }
+        }
+        let (at, flags) = first.unwrap();
+        self.arena.store(at, flags);
+        id
+    }
+
+    /// The device event suppression structure of a packed ring: flags, place and wrap counter.
+    pub(crate) fn device_event(&self, queue: u16) -> (u16, u16, bool) {
+        let at = usize::from(queue) * RING_BYTES + USED;
+        let desc = self.arena.load(at);
+        (self.arena.load(at + 2), desc & 0x7fff, desc >> 15 != 0)
+    }
+
+    /// Writes the driver event suppression structure of a packed ring.
+    pub(crate) fn set_driver_event(&self, queue: u16, flags: u16, place: u16, wrap: bool) {
+        let at = usize::from(queue) * RING_BYTES + AVAIL;
+        self.arena.store(at, place | u16::from(wrap) << 15);
+        self.arena.store(at + 2, flags);
     }
 
     pub(crate) fn step(&mut self) {
@@ -342,25 +572,38 @@ impl Rig {
         let total: u32 = writable.iter().sum();
         let answer = DATA + 16 + out.len();
         self.arena.write(answer, &vec![0xaa; total as usize]);
-        self.lay_out(0, 0, DATA, out.len() as u32, &writable);
-        self.offer(0, 0);
+        let mut parts = vec![(DATA, 16, 0)];
+        if !out.is_empty() {
+            parts.push((DATA + 16, out.len() as u32, 0));
+        }
+        let mut at = answer;
+        for len in writable {
+            parts.push((at, len, WRITE));
+            at += len as usize;
+        }
+        let id = self.submit(0, &parts, self.shape);
         self.kick(0);
         self.step();
-        let mut patience = 10_000;
-        let (id, used_len) = loop {
-            if let Some(used) = self.take_used(0) {
-                break used;
-            }
-            patience -= 1;
-            assert!(patience > 0, "no answer: {:?}", self.control.broken());
-            std::thread::sleep(std::time::Duration::from_micros(100));
-        };
-        assert_eq!(id, 0);
+        let (used, used_len) = self.wait_used(0);
+        assert_eq!(used, u32::from(id));
         let bytes = self.arena.read(answer, total as usize);
         Answer {
             status: bytes[bytes.len() - 1],
             bytes,
             used_len,
+        }
+    }
+
+    /// The next used element, waited for where the device has a thread.
+    pub(crate) fn wait_used(&mut self, queue: u16) -> (u32, u32) {
+        let mut patience = 10_000;
+        loop {
+            if let Some(used) = self.take_used(queue) {
+                return used;
+            }
+            patience -= 1;
+            assert!(patience > 0, "no answer: {:?}", self.control.broken());
+            std::thread::sleep(std::time::Duration::from_micros(100));
         }
     }
 

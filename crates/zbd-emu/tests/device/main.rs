@@ -4,10 +4,16 @@
 
 mod arena;
 mod chains;
+mod control;
 mod driver;
 mod faults;
+mod formats;
 mod function;
 mod negotiation;
+mod notifications;
+mod order;
+mod packed;
+mod ranges;
 mod requests;
 mod rings;
 mod threads;

@@ -1,0 +1,127 @@
+//! Requests that name ranges of sectors: discard, write zeroes, secure erase (VIRTIO 1.3 §5.2.6).
+//!
+//! The specification says nothing of them on zoned devices. Chosen here:
+//! - WRITE_ZEROES is a write of as many zeroes, segment by segment: in a sequential-write-required
+//!   zone it begins at the write pointer and moves it, and is refused as a write would be. Whether
+//!   it may unmap makes no difference.
+//! - DISCARD and SECURE_ERASE make data zero and leave write pointers and states where they are. A
+//!   range that touches a zone which is read-only or offline is an invalid command.
+//!
+//! All segments are checked for flags and range before the first is carried out. What a zone
+//! refuses ends a request where it is: the segments before have been carried out.
+
+use super::{Disk, Outcome, limits, limits::Limits};
+use crate::{
+    chain::{Broken, Buffers},
+    memory::DmaMap,
+    request::Request,
+    wire::{SEGMENT_UNMAP, status},
+    zone::Refusal,
+};
+
+const SEGMENT_BYTES: u64 = 16;
+
+/// What to do with ranges.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Erasure {
+    Discard,
+    WriteZeroes,
+    SecureErase,
+}
+
+/// `struct virtio_blk_discard_write_zeroes`.
+#[derive(Clone, Copy, Debug)]
+struct Range {
+    sector: u64,
+    sectors: u32,
+    flags: u32,
+}
+
+impl Erasure {
+    fn limits(self) -> Limits {
+        match self {
+            Self::Discard => limits::DISCARD,
+            Self::WriteZeroes => limits::WRITE_ZEROES,
+            Self::SecureErase => limits::SECURE_ERASE,
+        }
+    }
+
+    fn known_flags(self) -> u32 {
+        match self {
+            Self::WriteZeroes => SEGMENT_UNMAP,
+            Self::Discard | Self::SecureErase => 0,
+        }
+    }
+}
+
+impl Disk {
+    pub(super) fn erase(
+        &mut self,
+        erasure: Erasure,
+        request: &Request<'_>,
+        dma: &DmaMap,
+    ) -> Result<Outcome, Broken> {
+        let limits = erasure.limits();
+        let len = request.data_out.len();
+        let most = u64::from(limits.segments) * SEGMENT_BYTES;
+        if len == 0 || !len.is_multiple_of(SEGMENT_BYTES) || len > most {
+            return Ok(Outcome::of(status::IOERR));
+        }
+        let mut ranges = Vec::with_capacity(limits.segments as usize);
+        let mut left = request.data_out;
+        while left.len() != 0 {
+            let (range, rest) = fetch(left, dma)?;
+            if range.flags & !erasure.known_flags() != 0 {
+                return Ok(Outcome::of(status::UNSUPP));
+            }
+            let outside = self
+                .zones
+                .end_of(range.sector, range.sectors.into())
+                .is_err();
+            if outside || range.sectors > limits.sectors {
+                return Ok(Outcome::of(status::IOERR));
+            }
+            ranges.push(range);
+            left = rest;
+        }
+        for range in ranges {
+            if let Err(refusal) = self.erase_range(erasure, range) {
+                return Ok(refusal.into());
+            }
+        }
+        Ok(Outcome::of(status::OK))
+    }
+
+    fn erase_range(&mut self, erasure: Erasure, range: Range) -> Result<(), Refusal> {
+        let sectors = u64::from(range.sectors);
+        let end = range.sector + sectors;
+        if erasure == Erasure::WriteZeroes {
+            let write = self.zones.check_write(range.sector, sectors)?;
+            for gap in self.zones.gaps(write) {
+                self.store.zero(gap);
+            }
+            self.store.zero(range.sector..end);
+            self.zones.commit(write);
+            return Ok(());
+        }
+        self.zones.check_erase(range.sector, sectors)?;
+        self.store.zero(range.sector..end);
+        Ok(())
+    }
+}
+
+fn fetch<'c>(data: Buffers<'c>, dma: &DmaMap) -> Result<(Range, Buffers<'c>), Broken> {
+    let (segment, rest) = data
+        .split_at(SEGMENT_BYTES)
+        .ok_or(Broken("a segment longer than its buffer"))?;
+    let mut bytes = [0; SEGMENT_BYTES as usize];
+    segment.read(dma, &mut bytes)?;
+    // le64 sector, le32 num_sectors, le32 flags.
+    let fields = u128::from_le_bytes(bytes);
+    let range = Range {
+        sector: fields as u64,
+        sectors: (fields >> 64) as u32,
+        flags: (fields >> 96) as u32,
+    };
+    Ok((range, rest))
+}
