@@ -6,7 +6,8 @@ use std::{
 };
 
 use crate::{
-    Doorbell, Error, ErrorKind, Features, Iova, PciFunction, Result, Width, pci::Structures,
+    Doorbell, Error, ErrorKind, Features, Iova, PciFunction, Result, Width,
+    pci::{Region, Structures},
 };
 
 const DEVICE_FEATURE_SELECT: u64 = 0x00;
@@ -230,13 +231,20 @@ impl Transport {
     }
 
     pub(crate) fn read_config(&self, offset: u64, width: Width) -> Result<u32> {
-        match &self.structures.device {
-            Some(region) => region.read(offset, width),
-            None => Err(Error::new(
+        self.config()?.read(offset, width)
+    }
+
+    pub(crate) fn write_config(&self, offset: u64, width: Width, value: u32) -> Result<()> {
+        self.config()?.write(offset, width, value)
+    }
+
+    fn config(&self) -> Result<&Region> {
+        self.structures.device.as_ref().ok_or_else(|| {
+            Error::new(
                 ErrorKind::Protocol,
                 "the device has no device configuration structure",
-            )),
-        }
+            )
+        })
     }
 
     /// Runs `read` until the configuration has not changed meanwhile (VIRTIO 1.3, 2.5).

@@ -280,6 +280,23 @@ fn info_names_the_limits() {
     assert_eq!(document["device"]["zoned"]["max_active_zones"], 6);
     assert_eq!(document["device"]["max_queues"], 3);
     assert!(stdout("info emu:").contains("host-managed"));
+    assert_eq!(document["device"]["max_segments"], 254);
+    assert_eq!(document["device"]["cache_switchable"], true);
+    assert_eq!(document["device"]["discard"], Value::Null);
+    assert_eq!(document["told"]["write_cache"], "writeback");
+    assert_eq!(document["told"]["lifetime"], Value::Null);
+    assert_ne!(document["told"]["id"], Value::Null);
+    let text = stdout("info emu:");
+    for (row, value) in [
+        ("data segments", "254 at the most"),
+        ("write cache", "writeback; can be switched"),
+        ("discard", "no"),
+        ("secure erase", "no"),
+    ] {
+        let shown = text.lines().find(|line| line.trim().starts_with(row));
+        let shown = shown.and_then(|line| line.trim().strip_prefix(row));
+        assert_eq!(shown.map(str::trim), Some(value), "{text}");
+    }
 }
 
 #[test]

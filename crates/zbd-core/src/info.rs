@@ -43,10 +43,28 @@ pub struct DeviceInfo {
     pub physical_block_size: u32,
     /// The greatest length of a read or a write in bytes.
     pub max_transfer: u32,
+    /// How many segments the data of one request can consist of (seg_max).
+    pub max_segments: u32,
+    /// The greatest length of one segment in bytes (size_max).
+    pub max_segment: u32,
     /// Whether the device refuses writes.
     pub read_only: bool,
-    /// Whether completed writes need a flush to be durable.
+    /// Whether completed writes need a flush to be durable: always, or in the cache's writeback
+    /// mode where [`cache_switchable`](Self::cache_switchable).
     pub volatile_cache: bool,
+    /// Whether the cache can be switched between writeback and writethrough mode.
+    pub cache_switchable: bool,
+    /// The limits of [`Request::Discard`](crate::Request::Discard); `None` if the device does not
+    /// take it. Host-managed devices never do: their zones are reset instead.
+    pub discard: Option<RangeLimits>,
+    /// The limits of [`Request::WriteZeroes`](crate::Request::WriteZeroes); `None` if the device
+    /// does not take it.
+    pub write_zeroes: Option<ZeroesLimits>,
+    /// The limits of [`Request::SecureErase`](crate::Request::SecureErase); `None` if the device
+    /// does not take it.
+    pub secure_erase: Option<RangeLimits>,
+    /// Whether the device tells how worn it is.
+    pub lifetime: bool,
     /// How many queues the device has.
     pub max_queues: u16,
     /// How many queues were opened.
@@ -63,6 +81,32 @@ pub struct DeviceInfo {
     pub zoned: Option<ZonedInfo>,
 }
 
+/// What a device allows of requests that name a range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RangeLimits {
+    /// The greatest length of a range.
+    pub max_sectors: SectorCount,
+    /// How many ranges the device would take in one request. Requests here have one.
+    pub max_ranges: u32,
+    /// What the start and the length of a range are multiples of; a range that reaches to the end
+    /// of the device may be shorter.
+    pub alignment: SectorCount,
+}
+
+/// What a device allows of requests that set a range to zeroes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ZeroesLimits {
+    /// The greatest length of a range.
+    pub max_sectors: SectorCount,
+    /// How many ranges the device would take in one request. Requests here have one.
+    pub max_ranges: u32,
+    /// Whether the device said, when it was opened, that [`Unmap::Allow`](crate::Unmap::Allow) may
+    /// give space back.
+    pub may_unmap: bool,
+}
+
 /// What is known of the zones of an open device.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -77,9 +121,11 @@ pub struct ZonedInfo {
     pub max_open: Option<u32>,
     /// How many zones can be active at once; `None` for any number.
     pub max_active: Option<u32>,
-    /// The greatest length of an append; 0 if the device knows no append.
+    /// The greatest length of an append, no more than that of any transfer; 0 if the device knows
+    /// no append.
     pub max_append: SectorCount,
-    /// The unit of which all writes to sequential zones are multiples, in bytes.
+    /// The unit of which all writes to sequential zones are multiples, in bytes: what the device
+    /// states, in whole blocks.
     pub write_granularity: u32,
     pub(crate) grid: ZoneGrid,
     pub(crate) shapes: Box<[ZoneShape]>,

@@ -8,7 +8,7 @@ use crate::{
     Completion, DeviceInfo, Error, ErrorKind, OpenOptions, Rejected, Request, Result, Sector,
     ZoneAction, limits,
     units::SECTOR_LEN,
-    virtio::{BlkCompletion, BlkQueue, RequestType, Status},
+    virtio::{BlkCompletion, BlkQueue, RequestType, Status, range},
 };
 
 /// After so many polls in a row that found nothing, the device is asked whether it still works.
@@ -19,7 +19,8 @@ const POLLS_PER_CHECK: u32 = 1 << 16;
 ///
 /// Requests are put in with [`submit`](Self::submit), shown to the device together with one
 /// [`commit`](Self::commit), and come back from [`poll`](Self::poll) in any order. Nothing here
-/// allocates, locks or calls the kernel.
+/// allocates, locks or calls the kernel, but for requests that name a range: these take a page of
+/// DMA memory.
 ///
 /// Dropping the queue with requests in flight is safe: their buffers go back to the pool when the
 /// device has been reset, which happens when all of its queues and handles have been dropped.
@@ -71,6 +72,9 @@ pub(crate) struct Tag {
 
 /// Past the end of all devices.
 const NO_APPEND: Sector = Sector(u64::MAX);
+/// Set in the sector of a request whose buffer is not the caller's. No device has such a sector, so
+/// with it no sector is one at which an append may have begun.
+const HIDDEN_BUFFER: u64 = 1 << 63;
 
 impl Tag {
     #[inline]
@@ -80,6 +84,25 @@ impl Tag {
             at,
             append_limit: NO_APPEND,
         }
+    }
+
+    /// For a request whose buffer the caller has not seen and will not see. It completes on the
+    /// path of failures, so that the others need not tell it apart.
+    fn with_hidden_buffer(token: u64, at: Sector) -> Self {
+        Self {
+            token,
+            at: Sector(at.0 | HIDDEN_BUFFER),
+            append_limit: Sector(0),
+        }
+    }
+
+    fn has_hidden_buffer(&self) -> bool {
+        self.at.0 & HIDDEN_BUFFER != 0
+    }
+
+    /// The sector that the request named.
+    fn sector(&self) -> Sector {
+        Sector(self.at.0 & !HIDDEN_BUFFER)
     }
 }
 
@@ -113,6 +136,11 @@ impl IoQueue {
     /// What is known of the device.
     pub fn info(&self) -> &Arc<DeviceInfo> {
         &self.info
+    }
+
+    /// The device, which all of its queues share.
+    pub(crate) fn device(&self) -> &Arc<RunningDevice> {
+        &self.device
     }
 
     /// The DMA memory that buffers come from.
@@ -204,16 +232,36 @@ impl IoQueue {
 
     #[cold]
     fn submit_command(&mut self, request: Request, token: u64) -> Result<(), Rejected> {
-        match limits::command(&self.info, &request) {
-            Ok((request_type, at)) => {
-                let data = match request {
-                    Request::Report { buffer, .. } => Data::FromDevice(buffer),
-                    _ => Data::None,
-                };
-                self.send(request_type, data, Tag::new(token, at))
-            }
-            Err(error) => Err(Rejected { error, request }),
+        let (request_type, at) = match limits::command(&self.info, &request) {
+            Ok(command) => command,
+            Err(error) => return Err(Rejected { error, request }),
+        };
+        if let Some(range) = range::encode(&request) {
+            let mut buffer = match self.arena.allocate(range.len()) {
+                Ok(buffer) => buffer,
+                Err(error) => {
+                    let error = error.into();
+                    return Err(Rejected { error, request });
+                }
+            };
+            buffer.copy_from_slice(&range);
+            // The sector is in the range; the header's stays 0 (VIRTIO 1.3, 5.2.6).
+            let (data, tag) = (Data::ToDevice(buffer), Tag::with_hidden_buffer(token, at));
+            return self
+                .queue
+                .push(request_type, Sector(0), data, tag)
+                .map_err(|rejected| self.hand_back(request_type, at, rejected));
         }
+        let data = match request {
+            Request::Report { buffer, .. } => Data::FromDevice(buffer),
+            Request::GetId { mut buffer } | Request::GetLifetime { mut buffer } => {
+                // Devices write no more than they have to say.
+                buffer.fill(0);
+                Data::FromDevice(buffer)
+            }
+            _ => Data::None,
+        };
+        self.send(request_type, data, Tag::new(token, at))
     }
 
     #[inline(always)]
@@ -247,9 +295,16 @@ impl IoQueue {
         let manage = |action| Request::Manage { action, zone };
         let request = match (rejected.data, request_type) {
             (Data::ToDevice(buffer), RequestType::ZONE_APPEND) => Request::Append { zone, buffer },
-            (Data::ToDevice(buffer), _) => Request::Write { at, buffer },
+            (Data::ToDevice(buffer), _) => match range::decode(request_type, &buffer) {
+                Some(request) => request,
+                None => Request::Write { at, buffer },
+            },
             (Data::FromDevice(buffer), RequestType::ZONE_REPORT) => {
                 Request::Report { from: at, buffer }
+            }
+            (Data::FromDevice(buffer), RequestType::GET_ID) => Request::GetId { buffer },
+            (Data::FromDevice(buffer), RequestType::GET_LIFETIME) => {
+                Request::GetLifetime { buffer }
             }
             (Data::FromDevice(buffer), _) => Request::Read { at, buffer },
             (Data::None, RequestType::ZONE_OPEN) => manage(ZoneAction::Open),
@@ -286,7 +341,7 @@ impl IoQueue {
         let tag = done.context;
         self.idle_polls = 0;
         let result = if done.status != Status::OK {
-            Err(refused(&self.info, &tag, done.status))
+            return self.complete_rare(done);
         } else if tag.append_limit == NO_APPEND {
             Ok(tag.at)
         } else if (tag.at..=tag.append_limit).contains(&done.append_sector)
@@ -294,12 +349,32 @@ impl IoQueue {
         {
             Ok(done.append_sector)
         } else {
-            Err(stray_append(&self.info, &tag, done.append_sector))
+            return self.complete_rare(done);
         };
         Completion {
             token: tag.token,
             result,
             buffer: done.buffer,
+        }
+    }
+
+    /// Completes what failed, and what has a hidden buffer.
+    #[cold]
+    #[inline(never)]
+    fn complete_rare(&self, done: BlkCompletion<Tag>) -> Completion {
+        let tag = done.context;
+        let hidden = tag.has_hidden_buffer();
+        let result = if done.status != Status::OK {
+            Err(refused(&self.info, &tag, done.status))
+        } else if hidden {
+            Ok(tag.sector())
+        } else {
+            Err(stray_append(&self.info, &tag, done.append_sector))
+        };
+        Completion {
+            token: tag.token,
+            result,
+            buffer: done.buffer.filter(|_| !hidden),
         }
     }
 
@@ -360,7 +435,7 @@ fn refused(info: &DeviceInfo, tag: &Tag, status: Status) -> Error {
     let (kind, what) = status.error().unwrap_or((ErrorKind::Protocol, "status OK"));
     Error::new(
         kind,
-        format!("{}, request at sector {}: {what}", info.name, tag.at),
+        format!("{}, request at sector {}: {what}", info.name, tag.sector()),
     )
 }
 

@@ -25,8 +25,10 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod cache;
 mod device;
 mod error;
+mod identity;
 mod info;
 mod io_queue;
 mod limits;
@@ -36,11 +38,13 @@ mod units;
 pub mod virtio;
 mod zone;
 
+pub use cache::WriteCache;
 pub use device::{Appended, ZoneHandle, ZonedDevice};
 pub use error::{Error, ErrorKind, Result};
-pub use info::{Backend, DeviceInfo, ZonedInfo};
+pub use identity::{Lifetime, PreEol, Wear, parse_id};
+pub use info::{Backend, DeviceInfo, RangeLimits, ZeroesLimits, ZonedInfo};
 pub use io_queue::IoQueue;
-pub use request::{Completion, Rejected, Request, ZoneAction};
+pub use request::{Completion, Rejected, Request, Unmap, ZoneAction};
 pub use spec::{DeviceSpec, OpenOptions};
 pub use units::{SECTOR_LEN, Sector, SectorCount, ZoneId};
 pub use vfio_virtio::{DmaArena, DmaBuffer, PageSize, sysfs};

@@ -3,9 +3,15 @@
 use vfio_virtio::DmaBuffer;
 
 use crate::{
-    DeviceInfo, Error, ErrorKind, Request, Result, Sector, SectorCount, ZoneAction, ZoneId,
-    ZoneType, ZonedInfo, units::SECTOR_LEN, virtio::RequestType,
+    DeviceInfo, Error, ErrorKind, Result, Sector, SectorCount, ZoneId, ZoneType, ZonedInfo,
+    units::SECTOR_LEN,
 };
+
+mod commands;
+mod ranges;
+
+pub(crate) use commands::command;
+pub(crate) use ranges::{RangeKind, pieces};
 
 /// Checks an append and yields the first and the last sector at which it may begin.
 #[inline]
@@ -18,6 +24,7 @@ pub(crate) fn append(
         return Err(not_zoned(info));
     };
     writable(info)?;
+    check_segments(info, buffer)?;
     let len = buffer.len() as u32;
     let sectors = SectorCount(u64::from(len) / SECTOR_LEN);
     match zoned.shapes.get(zone.0 as usize) {
@@ -44,7 +51,30 @@ pub(crate) fn read(info: &DeviceInfo, at: Sector, buffer: &DmaBuffer) -> Result<
 #[inline]
 pub(crate) fn write(info: &DeviceInfo, at: Sector, buffer: &DmaBuffer) -> Result<()> {
     transfer(info, at, buffer)?;
-    writable(info)
+    writable(info)?;
+    match &info.zoned {
+        Some(zoned) if zoned.write_granularity > info.block_size => granular(zoned, at, buffer),
+        _ => Ok(()),
+    }
+}
+
+/// Checks that a write to a sequential zone is made of units that are larger than blocks.
+#[inline(never)]
+fn granular(zoned: &ZonedInfo, at: Sector, buffer: &DmaBuffer) -> Result<()> {
+    let unit = u64::from(zoned.write_granularity);
+    let sequential = zoned
+        .zone_of(at)
+        .and_then(|zone| zoned.zone_type(zone))
+        .is_some_and(|zone_type| zone_type != ZoneType::Conventional);
+    if sequential
+        && !((buffer.len() as u64).is_multiple_of(unit) && at.0.is_multiple_of(unit / SECTOR_LEN))
+    {
+        return Err(invalid(format!(
+            "{} bytes at sector {at}, in a sequential zone, are not multiples of the write granularity of {unit} bytes",
+            buffer.len()
+        )));
+    }
+    Ok(())
 }
 
 #[inline]
@@ -60,6 +90,15 @@ fn transfer(info: &DeviceInfo, at: Sector, buffer: &DmaBuffer) -> Result<()> {
     {
         return Err(bad_transfer(info, at, len));
     }
+    check_segments(info, buffer)
+}
+
+/// Checks that the device takes the buffer in the pieces that it consists of: one, so far.
+#[inline]
+fn check_segments(info: &DeviceInfo, buffer: &DmaBuffer) -> Result<()> {
+    if buffer.len() > info.max_segment as usize {
+        return Err(bad_segment(info, buffer.len()));
+    }
     Ok(())
 }
 
@@ -69,48 +108,6 @@ fn writable(info: &DeviceInfo) -> Result<()> {
         Err(read_only(info))
     } else {
         Ok(())
-    }
-}
-
-/// Checks a request that neither reads nor writes data and yields what goes into its header.
-#[cold]
-pub(crate) fn command(info: &DeviceInfo, request: &Request) -> Result<(RequestType, Sector)> {
-    match request {
-        Request::Flush => Ok((RequestType::FLUSH, Sector(0))),
-        Request::Report { from, buffer } => {
-            info.zoned()?;
-            if buffer.len() < ZonedInfo::report_len(1) {
-                return Err(invalid(format!(
-                    "a report of one zone takes {} bytes, the buffer has {}",
-                    ZonedInfo::report_len(1),
-                    buffer.len()
-                )));
-            }
-            if *from >= Sector(info.capacity.0) {
-                return Err(past_the_end(info, *from, 0));
-            }
-            Ok((RequestType::ZONE_REPORT, *from))
-        }
-        Request::Manage { action, zone } => {
-            let zoned = info.zoned()?;
-            writable(info)?;
-            check_zone(zoned, *zone)?;
-            let request_type = match action {
-                ZoneAction::Open => RequestType::ZONE_OPEN,
-                ZoneAction::Close => RequestType::ZONE_CLOSE,
-                ZoneAction::Finish => RequestType::ZONE_FINISH,
-                ZoneAction::Reset => RequestType::ZONE_RESET,
-            };
-            Ok((request_type, zoned.start(*zone)))
-        }
-        Request::ResetAll => {
-            info.zoned()?;
-            writable(info)?;
-            Ok((RequestType::ZONE_RESET_ALL, Sector(0)))
-        }
-        Request::Read { .. } | Request::Write { .. } | Request::Append { .. } => {
-            Err(invalid("a transfer is no command".to_owned()))
-        }
     }
 }
 
@@ -179,6 +176,14 @@ fn bad_append(zoned: &ZonedInfo, zone: ZoneId, len: u32) -> Error {
     invalid(format!(
         "an append of {len} bytes exceeds the capacity of zone {zone}, {} bytes",
         shape.capacity.bytes()
+    ))
+}
+
+#[cold]
+fn bad_segment(info: &DeviceInfo, len: usize) -> Error {
+    invalid(format!(
+        "a segment of {len} bytes exceeds the device's greatest of {} bytes (size_max); use smaller buffers",
+        info.max_segment
     ))
 }
 

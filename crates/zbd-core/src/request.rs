@@ -2,7 +2,7 @@
 
 use vfio_virtio::DmaBuffer;
 
-use crate::{Error, Result, Sector, ZoneId};
+use crate::{Error, Result, Sector, SectorCount, ZoneId};
 
 /// A request. It owns its buffer; refused, it comes back whole.
 #[derive(Debug)]
@@ -48,17 +48,71 @@ pub enum Request {
     },
     /// Resets all sequential zones.
     ResetAll,
+    /// Tells the device that the data of a range are no longer needed. What is read from there
+    /// afterwards is undefined.
+    ///
+    /// This request, [`WriteZeroes`](Self::WriteZeroes) and [`SecureErase`](Self::SecureErase) take
+    /// a page of DMA memory until they end, to tell the device the range.
+    Discard {
+        /// The first sector.
+        at: Sector,
+        /// How many.
+        len: SectorCount,
+    },
+    /// Lets a range read as zeroes, without data to be sent. As a write, it needs a flush to be
+    /// durable. Whether sequential zones take it is up to the device.
+    WriteZeroes {
+        /// The first sector.
+        at: Sector,
+        /// How many.
+        len: SectorCount,
+        /// Whether the device may give the space back.
+        unmap: Unmap,
+    },
+    /// Erases a range beyond recovery, and copies of it that the device may have made. Zones are
+    /// reset by it (VIRTIO 1.3, 5.2.6.2).
+    SecureErase {
+        /// The first sector.
+        at: Sector,
+        /// How many.
+        len: SectorCount,
+    },
+    /// Asks for the device's ID string, mostly a serial number. The completed buffer is read with
+    /// [`parse_id`](crate::parse_id).
+    GetId {
+        /// Where the string goes: [`ID_LEN`](Self::ID_LEN) bytes, which are set to 0 first.
+        buffer: DmaBuffer,
+    },
+    /// Asks how worn the device is. The completed buffer is read with
+    /// [`Lifetime::parse`](crate::Lifetime::parse).
+    GetLifetime {
+        /// Where the answer goes: [`LIFETIME_LEN`](Self::LIFETIME_LEN) bytes, which are set to 0
+        /// first.
+        buffer: DmaBuffer,
+    },
 }
 
 impl Request {
+    /// The length in bytes of the buffer of [`GetId`](Self::GetId).
+    pub const ID_LEN: usize = 20;
+    /// The length in bytes of the buffer of [`GetLifetime`](Self::GetLifetime).
+    pub const LIFETIME_LEN: usize = 6;
+
     /// The buffer, if the request has one.
     pub fn into_buffer(self) -> Option<DmaBuffer> {
         match self {
             Self::Read { buffer, .. }
             | Self::Write { buffer, .. }
             | Self::Append { buffer, .. }
-            | Self::Report { buffer, .. } => Some(buffer),
-            Self::Flush | Self::Manage { .. } | Self::ResetAll => None,
+            | Self::Report { buffer, .. }
+            | Self::GetId { buffer }
+            | Self::GetLifetime { buffer } => Some(buffer),
+            Self::Flush
+            | Self::Manage { .. }
+            | Self::ResetAll
+            | Self::Discard { .. }
+            | Self::WriteZeroes { .. }
+            | Self::SecureErase { .. } => None,
         }
     }
 }
@@ -74,6 +128,15 @@ pub enum ZoneAction {
     Finish,
     /// To empty; the data are gone.
     Reset,
+}
+
+/// What a device may do with the space of a range that it sets to zeroes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Unmap {
+    /// Keep it: later writes to the range do not run out of space.
+    Keep,
+    /// Give it back, as after a discard. What is read are zeroes all the same.
+    Allow,
 }
 
 /// A request that was not accepted, handed back. The device has not seen it.

@@ -57,6 +57,18 @@ impl Negotiation {
         self.function.name()
     }
 
+    /// Reads the device configuration as one consistent whole: fields of features that are offered
+    /// can be read before they are accepted (VIRTIO 1.3, 2.5.3).
+    ///
+    /// # Errors
+    /// As [`ConfiguredDevice::read_config`].
+    pub fn read_config<T>(&self, mut read: impl FnMut(&Config<'_>) -> Result<T>) -> Result<T> {
+        let config = Config {
+            transport: &self.transport,
+        };
+        self.transport.consistent(|| read(&config))
+    }
+
     /// Accepts those of `wanted` that the device offers, besides what this crate needs for itself,
     /// and gives the device an arena of `arena_len_bytes`.
     ///
@@ -295,6 +307,17 @@ impl RunningDevice {
     /// learns of it. It must not block.
     pub fn on_attention(&self, hook: impl Fn() + Send + Sync + 'static) {
         self.core.notices.add_hook(Box::new(hook));
+    }
+
+    /// Writes the byte at `offset` of the device configuration, where the device type has fields
+    /// that a driver may write.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Protocol`] when the configuration ends before the field.
+    pub fn write_config_u8(&self, offset: u64, value: u8) -> Result<()> {
+        self.core
+            .transport
+            .write_config(offset, Width::Byte, value.into())
     }
 
     /// Whether the device still works.

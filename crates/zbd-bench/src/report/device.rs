@@ -1,7 +1,10 @@
 //! What is known of a device.
 
 use serde::Serialize;
-use zbd_core::{DeviceInfo, SectorCount, ZoneId, ZoneType, ZonedInfo};
+use zbd_core::{
+    DeviceInfo, Lifetime, RangeLimits, SectorCount, WriteCache, ZeroesLimits, ZoneId, ZoneType,
+    ZonedInfo,
+};
 
 use super::{SCHEMA, figures, print, print_json, table};
 use crate::{cli::PlainFormat, failure::Failure};
@@ -15,8 +18,14 @@ pub(crate) struct DeviceRecord {
     block_size: u32,
     physical_block_size: u32,
     max_transfer_bytes: u32,
+    max_segments: u32,
+    max_segment_bytes: u32,
     read_only: bool,
     volatile_cache: bool,
+    cache_switchable: bool,
+    discard: Option<RangeRecord>,
+    write_zeroes: Option<ZeroesRecord>,
+    secure_erase: Option<RangeRecord>,
     max_queues: u16,
     queues: u16,
     queue_depth: u16,
@@ -24,6 +33,35 @@ pub(crate) struct DeviceRecord {
     memory_bytes: usize,
     memory_pages: String,
     zoned: Option<ZonedRecord>,
+}
+
+#[derive(Debug, Serialize)]
+struct RangeRecord {
+    max_bytes: u64,
+    max_ranges: u32,
+    alignment_bytes: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct ZeroesRecord {
+    max_bytes: u64,
+    max_ranges: u32,
+    may_unmap: bool,
+}
+
+/// What a device has answered. It may answer differently later.
+#[derive(Debug, Serialize)]
+pub(crate) struct Told {
+    id: Option<String>,
+    write_cache: String,
+    lifetime: Option<LifetimeRecord>,
+}
+
+#[derive(Debug, Serialize)]
+struct LifetimeRecord {
+    reserved_blocks_consumed: String,
+    wear_slc: String,
+    wear_mlc: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -48,9 +86,48 @@ struct Range {
 }
 
 #[derive(Serialize)]
-struct Info {
+struct Info<'a> {
     schema: &'static str,
     device: DeviceRecord,
+    told: &'a Told,
+}
+
+impl Told {
+    pub(crate) fn new(
+        id: Option<String>,
+        write_cache: WriteCache,
+        lifetime: Option<Lifetime>,
+    ) -> Self {
+        Self {
+            id,
+            write_cache: write_cache.to_string(),
+            lifetime: lifetime.map(|lifetime| LifetimeRecord {
+                reserved_blocks_consumed: lifetime.pre_eol.to_string(),
+                wear_slc: lifetime.type_a.to_string(),
+                wear_mlc: lifetime.type_b.to_string(),
+            }),
+        }
+    }
+}
+
+impl From<RangeLimits> for RangeRecord {
+    fn from(limits: RangeLimits) -> Self {
+        Self {
+            max_bytes: limits.max_sectors.bytes(),
+            max_ranges: limits.max_ranges,
+            alignment_bytes: limits.alignment.bytes(),
+        }
+    }
+}
+
+impl From<ZeroesLimits> for ZeroesRecord {
+    fn from(limits: ZeroesLimits) -> Self {
+        Self {
+            max_bytes: limits.max_sectors.bytes(),
+            max_ranges: limits.max_ranges,
+            may_unmap: limits.may_unmap,
+        }
+    }
 }
 
 impl From<&DeviceInfo> for DeviceRecord {
@@ -62,8 +139,14 @@ impl From<&DeviceInfo> for DeviceRecord {
             block_size: info.block_size,
             physical_block_size: info.physical_block_size,
             max_transfer_bytes: info.max_transfer,
+            max_segments: info.max_segments,
+            max_segment_bytes: info.max_segment,
             read_only: info.read_only,
             volatile_cache: info.volatile_cache,
+            cache_switchable: info.cache_switchable,
+            discard: info.discard.map(RangeRecord::from),
+            write_zeroes: info.write_zeroes.map(ZeroesRecord::from),
+            secure_erase: info.secure_erase.map(RangeRecord::from),
             max_queues: info.max_queues,
             queues: info.queues,
             queue_depth: info.queue_depth,
@@ -104,22 +187,30 @@ impl From<&ZonedInfo> for ZonedRecord {
 }
 
 /// Prints what is known of a device.
-pub(crate) fn info(info: &DeviceInfo, format: PlainFormat) -> Result<(), Failure> {
+pub(crate) fn info(info: &DeviceInfo, told: &Told, format: PlainFormat) -> Result<(), Failure> {
     let device = DeviceRecord::from(info);
     match format {
         PlainFormat::Json => print_json(&Info {
             schema: SCHEMA,
             device,
+            told,
         }),
-        PlainFormat::Text => print(&text(&device)),
+        PlainFormat::Text => print(&text(&device, told)),
     }
 }
 
-fn text(device: &DeviceRecord) -> String {
+fn text(device: &DeviceRecord, told: &Told) -> String {
     let mut rows = Vec::new();
     let mut row = |name: &str, value: String| rows.push(vec![name.to_owned(), value]);
     row("device", device.name.clone());
     row("back end", device.backend.to_owned());
+    row(
+        "ID",
+        match told.id.as_deref() {
+            None | Some("") => "none".to_owned(),
+            Some(id) => id.to_owned(),
+        },
+    );
     row("capacity", figures::bytes(device.capacity_bytes));
     row(
         "block size",
@@ -139,17 +230,48 @@ fn text(device: &DeviceRecord) -> String {
         },
     );
     row(
+        "data segments",
+        match device.max_segment_bytes {
+            u32::MAX => format!("{} at the most", figures::count(device.max_segments.into())),
+            n => format!(
+                "{} at the most, of {} each",
+                figures::count(device.max_segments.into()),
+                figures::bytes(n.into())
+            ),
+        },
+    );
+    row(
         "writable",
         if device.read_only { "no" } else { "yes" }.to_owned(),
     );
+    let cache = match (device.volatile_cache, device.cache_switchable) {
+        (false, _) => "none; completed writes are durable".to_owned(),
+        (true, false) => "volatile; completed writes need a flush to be durable".to_owned(),
+        (true, true) => format!("{}; can be switched", told.write_cache),
+    };
+    row("write cache", cache);
+    row("discard", range(device.discard.as_ref()));
     row(
-        "write cache",
-        match device.volatile_cache {
-            true => "volatile; completed writes need a flush to be durable",
-            false => "none; completed writes are durable",
-        }
-        .to_owned(),
+        "write zeroes",
+        match &device.write_zeroes {
+            None => "no".to_owned(),
+            Some(limits) if limits.may_unmap => {
+                format!("{}, may give space back", at_once(limits.max_bytes))
+            }
+            Some(limits) => at_once(limits.max_bytes),
+        },
     );
+    row("secure erase", range(device.secure_erase.as_ref()));
+    if let Some(lifetime) = &told.lifetime {
+        row(
+            "reserved blocks used",
+            lifetime.reserved_blocks_consumed.clone(),
+        );
+        row(
+            "lifetime used",
+            format!("SLC {}, MLC {}", lifetime.wear_slc, lifetime.wear_mlc),
+        );
+    }
     match &device.zoned {
         None => row("zones", "none".to_owned()),
         Some(zoned) => zoned.rows(&mut row),
@@ -159,6 +281,26 @@ fn text(device: &DeviceRecord) -> String {
     row("memory pages", device.memory_pages.clone());
     row("features", device.features.join(" "));
     table(2, rows)
+}
+
+fn range(limits: Option<&RangeRecord>) -> String {
+    match limits {
+        None => "no".to_owned(),
+        Some(limits) => format!(
+            "{}, in units of {}",
+            at_once(limits.max_bytes),
+            figures::bytes(limits.alignment_bytes)
+        ),
+    }
+}
+
+/// The greatest that the field can say is no limit at all.
+fn at_once(max_bytes: u64) -> String {
+    if max_bytes >= SectorCount(u32::MAX.into()).bytes() {
+        "any length".to_owned()
+    } else {
+        format!("{} at once", figures::bytes(max_bytes))
+    }
 }
 
 impl ZonedRecord {

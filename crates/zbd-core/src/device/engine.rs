@@ -15,7 +15,7 @@ use std::{
 };
 
 use crossbeam_queue::ArrayQueue;
-use vfio_virtio::DmaArena;
+use vfio_virtio::{DmaArena, RunningDevice};
 
 use super::{operation::stopped, slots::Slots};
 use crate::{Completion, DeviceInfo, Error, ErrorKind, IoQueue, Request, Result};
@@ -39,6 +39,7 @@ pub(super) struct Engine {
     next: AtomicUsize,
     info: Arc<DeviceInfo>,
     memory: DmaArena,
+    device: Arc<RunningDevice>,
 }
 
 impl Engine {
@@ -58,6 +59,7 @@ impl Engine {
         let mut engine = Self {
             info: Arc::clone(first.info()),
             memory: first.memory().clone(),
+            device: Arc::clone(first.device()),
             lanes: Vec::new(),
             next: AtomicUsize::new(0),
         };
@@ -94,6 +96,10 @@ impl Engine {
 
     pub(super) fn memory(&self) -> &DmaArena {
         &self.memory
+    }
+
+    pub(super) fn device(&self) -> &RunningDevice {
+        &self.device
     }
 
     pub(super) fn doorbells(&self) -> u64 {

@@ -10,10 +10,11 @@ use vfio_virtio::DmaBuffer;
 
 use crate::{
     DeviceInfo, DeviceSpec, Error, ErrorKind, IoQueue, OpenOptions, Request, Result, Sector, Zone,
-    ZoneAction, ZoneId, ZonedInfo,
+    ZoneAction, ZoneId, ZonedInfo, virtio,
 };
 
 mod engine;
+mod management;
 mod operation;
 mod slots;
 
@@ -170,8 +171,9 @@ impl ZonedDevice {
         owned(buffer)
     }
 
-    /// Makes durable what was completed before the call. Does nothing on a device without a
-    /// volatile cache, where whatever is completed is durable.
+    /// Makes durable what was completed before the call. Does nothing on a device that knows no
+    /// flush, where whatever is completed is durable. The mode of the write cache is not asked for:
+    /// what was completed before it was switched may still be volatile.
     ///
     /// # Errors
     /// [`ErrorKind::Medium`]: the device could not write what it held.
@@ -205,7 +207,9 @@ impl ZonedDevice {
         let end = end.min(zoned.zone_count);
         let mut report = Vec::new();
         while next < end {
-            let mut buffer = self.buffer(ZonedInfo::report_len((end - next).min(REPORT_ZONES)))?;
+            let zones = (end - next).min(REPORT_ZONES);
+            let zones = virtio::zones_per_report(zones, self.info().max_segment);
+            let mut buffer = self.buffer(ZonedInfo::report_len(zones))?;
             // What the device leaves unwritten must not look like a report.
             buffer.fill(0);
             let from = zoned.start(ZoneId(next));

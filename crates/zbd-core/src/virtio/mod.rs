@@ -5,12 +5,15 @@
 //! [`IoQueue`](crate::IoQueue).
 
 mod config;
+mod negotiate;
 mod open;
 mod queue;
+pub(crate) mod range;
 mod report;
 mod wire;
 
+pub(crate) use config::WRITEBACK;
 pub(crate) use open::open;
 pub use queue::{BlkCompletion, BlkQueue};
-pub(crate) use report::{ZoneGrid, report_len};
+pub(crate) use report::{ZoneGrid, report_len, zones_per_report};
 pub use wire::{RequestType, Status};

@@ -3,13 +3,13 @@
 use std::{sync::Arc, time::Duration, time::Instant};
 
 use vfio_virtio::{
-    Data, DmaArena, DmaBuffer, Features, Negotiation, PciFunction, QueueOptions, RunningDevice,
+    Data, DmaArena, DmaBuffer, Negotiation, PciFunction, QueueOptions, RunningDevice,
 };
 
 use super::{
     BlkQueue, RequestType, Status, ZoneGrid,
     config::{self, BlkConfig},
-    report_len,
+    negotiate, report_len, zones_per_report,
 };
 use crate::{
     Backend, DeviceInfo, Error, ErrorKind, OpenOptions, Result, Zone, ZoneId, ZonedInfo,
@@ -37,9 +37,7 @@ pub(crate) fn open(
     options: &OpenOptions,
 ) -> Result<Opened> {
     let negotiation = Negotiation::begin(function, BLOCK_DEVICE)?;
-    let wanted = config::NAMES
-        .iter()
-        .fold(Features::NONE, |all, (feature, _)| all | *feature);
+    let wanted = negotiate::wanted(&negotiation)?;
     let mut configured = negotiation.accept(wanted, options.memory_len)?;
     let features = configured.features();
     let config = BlkConfig::read(&configured)?;
@@ -76,7 +74,7 @@ pub(crate) fn open(
                 max_append: zoned.max_append,
                 write_granularity: zoned.write_granularity,
                 grid,
-                shapes: shapes(queue, &device, &grid)?,
+                shapes: shapes(queue, &device, &grid, config.max_segment)?,
             })
         }
         _ => None,
@@ -87,17 +85,20 @@ pub(crate) fn open(
         capacity: config.capacity,
         block_size: config.block_size,
         physical_block_size: config.physical_block_size,
-        max_transfer: config.segment_len_max / config.block_size * config.block_size,
+        max_transfer: config.max_transfer,
+        max_segments: config.max_segments,
+        max_segment: config.max_segment,
         read_only: features.contains(config::RO),
         volatile_cache: features.contains(config::FLUSH),
+        cache_switchable: features.contains(config::CONFIG_WCE),
+        discard: config.discard,
+        write_zeroes: config.write_zeroes,
+        secure_erase: config.secure_erase,
+        lifetime: features.contains(config::LIFETIME),
         max_queues,
         queues: options.queues,
         queue_depth: queues.first().map_or(0, BlkQueue::slots),
-        features: config::NAMES
-            .iter()
-            .filter(|(feature, _)| features.contains(*feature))
-            .map(|(_, name)| *name)
-            .collect(),
+        features: config::names(features).collect(),
         memory_len: device.arena().len_bytes(),
         memory_pages: device.arena().memory().page_size(),
         zoned,
@@ -114,9 +115,11 @@ fn shapes(
     queue: &mut BlkQueue<Tag>,
     device: &RunningDevice,
     grid: &ZoneGrid,
+    max_segment: u32,
 ) -> Result<Box<[ZoneShape]>> {
     let mut shapes = Vec::new();
-    let mut buffer = report_buffer(device.arena(), grid.zone_count)?;
+    let zones = zones_per_report(grid.zone_count, max_segment);
+    let mut buffer = report_buffer(device.arena(), zones)?;
     while (shapes.len() as u32) < grid.zone_count {
         let first = ZoneId(shapes.len() as u32);
         let zones;

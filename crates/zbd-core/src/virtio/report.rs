@@ -14,6 +14,13 @@ pub(crate) const fn report_len(zones: u32) -> usize {
     HEADER_LEN + zones as usize * DESCRIPTOR_LEN
 }
 
+/// How many of `zones` zones are asked for with one report on a device whose data segments are at
+/// the most `max_segment` bytes long.
+pub(crate) fn zones_per_report(zones: u32, max_segment: u32) -> u32 {
+    let room = (max_segment as usize).saturating_sub(HEADER_LEN) / DESCRIPTOR_LEN;
+    zones.min(u32::try_from(room).unwrap_or(u32::MAX)).max(1)
+}
+
 /// `struct virtio_blk_zone_descriptor`.
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]

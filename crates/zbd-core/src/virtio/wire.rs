@@ -15,6 +15,16 @@ impl RequestType {
     pub const OUT: Self = Self(binding::VIRTIO_BLK_T_OUT);
     /// Makes completed writes durable.
     pub const FLUSH: Self = Self(binding::VIRTIO_BLK_T_FLUSH);
+    /// Tells the device's ID string.
+    pub const GET_ID: Self = Self(binding::VIRTIO_BLK_T_GET_ID);
+    /// Tells how worn the device is. Not in the kernel's headers.
+    pub const GET_LIFETIME: Self = Self(10);
+    /// Discards ranges.
+    pub const DISCARD: Self = Self(binding::VIRTIO_BLK_T_DISCARD);
+    /// Sets ranges to zeroes.
+    pub const WRITE_ZEROES: Self = Self(binding::VIRTIO_BLK_T_WRITE_ZEROES);
+    /// Erases ranges. Its number is even, yet its data go to the device.
+    pub const SECURE_ERASE: Self = Self(binding::VIRTIO_BLK_T_SECURE_ERASE);
     /// Writes at a place in a zone that the device chooses.
     pub const ZONE_APPEND: Self = Self(binding::VIRTIO_BLK_T_ZONE_APPEND);
     /// Reports zones.

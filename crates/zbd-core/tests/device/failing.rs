@@ -163,9 +163,9 @@ fn a_device_gone_while_nothing_is_in_flight_fails_the_next_request() {
     device.control.unplug();
     in_time(move || {
         let error = block_on(shared.flush()).unwrap_err();
-        assert_eq!(error.kind(), kind);
+        assert_eq!(error.kind(), ErrorKind::DeviceGone);
         let error = block_on(shared.read(Sector(0), 4096)).unwrap_err();
-        assert_eq!(error.kind(), kind);
+        assert_eq!(error.kind(), ErrorKind::DeviceGone);
     });
 }
 
