@@ -28,6 +28,7 @@
 mod cache;
 mod device;
 mod error;
+mod event;
 mod identity;
 mod info;
 mod io_queue;
@@ -40,6 +41,7 @@ mod zone;
 
 pub use cache::WriteCache;
 pub use device::{Appended, ZoneHandle, ZonedDevice};
+pub use event::DeviceEvent;
 pub use error::{Error, ErrorKind, Result};
 pub use identity::{Lifetime, PreEol, Wear, parse_id};
 pub use info::{Backend, DeviceInfo, RangeLimits, ZeroesLimits, ZonedInfo};

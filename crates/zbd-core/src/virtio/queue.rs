@@ -1,6 +1,8 @@
 //! One virtqueue of a block device.
 
-use vfio_virtio::{Data, DmaBuffer, Rejected, Result, Tail, Virtqueue};
+use std::time::Duration;
+
+use vfio_virtio::{Data, DmaBuffer, Ended, Rejected, Result, Tail, Virtqueue};
 
 use super::{RequestType, Status};
 use crate::Sector;
@@ -95,5 +97,33 @@ impl<C: Copy + Default> BlkQueue<C> {
     /// As [`Virtqueue::abandon`].
     pub fn abandon(&mut self) -> Vec<C> {
         self.ring.abandon()
+    }
+
+    /// As [`Virtqueue::contexts_mut`].
+    pub fn contexts_mut(&mut self) -> impl Iterator<Item = &mut C> {
+        self.ring.contexts_mut()
+    }
+
+    /// As [`Virtqueue::is_stale`].
+    pub fn is_stale(&self) -> bool {
+        self.ring.is_stale()
+    }
+
+    /// As [`Virtqueue::renew`].
+    pub fn renew(&mut self) -> (Vec<Ended<C>>, Result<()>) {
+        self.ring.renew()
+    }
+
+    /// As [`Virtqueue::wait`].
+    ///
+    /// # Errors
+    /// As [`Virtqueue::wait`].
+    pub fn wait(&mut self, timeout: Duration) -> Result<()> {
+        self.ring.wait(timeout)
+    }
+
+    /// The queue's number.
+    pub fn index(&self) -> u16 {
+        self.ring.index()
     }
 }

@@ -1,19 +1,35 @@
 //! The polled door: one queue, one thread, tokens.
 
-use std::sync::Arc;
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use vfio_virtio::{Data, DmaArena, DmaBuffer, RunningDevice};
 
 use crate::{
-    Completion, DeviceInfo, Error, ErrorKind, OpenOptions, Rejected, Request, Result, Sector,
-    ZoneAction, limits,
+    Completion, DeviceEvent, DeviceInfo, Error, ErrorKind, OpenOptions, Rejected, Request, Result,
+    Sector, limits,
     units::SECTOR_LEN,
     virtio::{BlkCompletion, BlkQueue, RequestType, Status, range},
 };
 
+mod rare;
+mod tag;
+
+use tag::{Due, NO_APPEND};
+
+pub(crate) use tag::Tag;
+
 /// After so many polls in a row that found nothing, the device is asked whether it still works.
 /// Asking leaves the guest, so it must be rare; a failed device must be noticed all the same.
 const POLLS_PER_CHECK: u32 = 1 << 16;
+/// After so many, the clock is looked at for requests with a deadline, and whether the device has
+/// announced something. That is cheaper.
+const POLLS_PER_LOOK: u32 = 1 << 6;
+/// A queue that always finds something looks after so many batches.
+const COMMITS_PER_LOOK: u32 = 1 << 6;
 
 /// A queue of an open device, owned by one thread.
 ///
@@ -52,58 +68,22 @@ pub struct IoQueue {
     append_mask: u64,
     /// Polls in a row that found nothing.
     idle_polls: u32,
+    commits: u32,
     /// Why nothing more is taken from the device.
     broken: Option<(ErrorKind, String)>,
-    /// The requests that a failed device will not return.
-    abandoned: Vec<Tag>,
+    /// Requests that have ended otherwise than by the ring, to be handed out.
+    ended: VecDeque<Completion>,
+    /// How many requests the device has whose time was up.
+    expired: usize,
+    /// When the time of the first request is up; no later than that, perhaps earlier.
+    next_due: Due,
+    opened: Instant,
+    events: VecDeque<DeviceEvent>,
+    /// What the device had announced when it was last attended to.
+    seen: u32,
+    config_changes: u32,
     /// Last, so that it goes after the queue: the later of the two resets the device.
     device: Arc<RunningDevice>,
-}
-
-/// What is remembered of a request in flight.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Tag {
-    token: u64,
-    /// The sector that the request named.
-    at: Sector,
-    /// The last sector at which the device may have put an append; [`NO_APPEND`] for others.
-    append_limit: Sector,
-}
-
-/// Past the end of all devices.
-const NO_APPEND: Sector = Sector(u64::MAX);
-/// Set in the sector of a request whose buffer is not the caller's. No device has such a sector, so
-/// with it no sector is one at which an append may have begun.
-const HIDDEN_BUFFER: u64 = 1 << 63;
-
-impl Tag {
-    #[inline]
-    fn new(token: u64, at: Sector) -> Self {
-        Self {
-            token,
-            at,
-            append_limit: NO_APPEND,
-        }
-    }
-
-    /// For a request whose buffer the caller has not seen and will not see. It completes on the
-    /// path of failures, so that the others need not tell it apart.
-    fn with_hidden_buffer(token: u64, at: Sector) -> Self {
-        Self {
-            token,
-            at: Sector(at.0 | HIDDEN_BUFFER),
-            append_limit: Sector(0),
-        }
-    }
-
-    fn has_hidden_buffer(&self) -> bool {
-        self.at.0 & HIDDEN_BUFFER != 0
-    }
-
-    /// The sector that the request named.
-    fn sector(&self) -> Sector {
-        Sector(self.at.0 & !HIDDEN_BUFFER)
-    }
 }
 
 impl IoQueue {
@@ -127,13 +107,21 @@ impl IoQueue {
             info,
             arena: device.arena().clone(),
             idle_polls: 0,
+            commits: 0,
             broken: None,
-            abandoned: Vec::new(),
+            ended: VecDeque::new(),
+            expired: 0,
+            next_due: Due::NEVER,
+            opened: Instant::now(),
+            events: VecDeque::new(),
+            // Whatever has been announced since the device was opened is still to be looked at.
+            seen: 0,
+            config_changes: 0,
             device,
         }
     }
 
-    /// What is known of the device.
+    /// What is known of the device. When it [is resized](DeviceEvent::Resized), something else.
     pub fn info(&self) -> &Arc<DeviceInfo> {
         &self.info
     }
@@ -164,10 +152,28 @@ impl IoQueue {
     /// How many requests have been submitted and have not yet come back from [`poll`](Self::poll).
     #[inline]
     pub fn in_flight(&self) -> usize {
-        if self.broken.is_some() {
-            return self.abandoned.len();
+        usize::from(self.queue.in_flight()) - self.expired + self.ended.len()
+    }
+
+    /// Whether another request can be submitted now. Requests whose time was up hold their slots
+    /// until the device has returned them.
+    #[inline]
+    pub fn has_room(&self) -> bool {
+        self.queue.in_flight() < self.queue.slots()
+    }
+
+    /// Asks for an interrupt at the next completion and waits for it, for `timeout` at the most;
+    /// returns at once if something is to be polled already. Only on a queue that was opened with
+    /// [`Interrupts::PerQueue`](crate::Interrupts::PerQueue). It may return early; what it means
+    /// is: poll.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`] if the queue has no interrupt.
+    pub fn wait(&mut self, timeout: Duration) -> Result<()> {
+        if !self.ended.is_empty() || self.device.attention() != self.seen {
+            return Ok(());
         }
-        usize::from(self.queue.in_flight())
+        Ok(self.queue.wait(timeout)?)
     }
 
     /// How often the device has been notified of new requests.
@@ -188,6 +194,11 @@ impl IoQueue {
     // Where the kind of request is known, as it mostly is, all paths but one fold away.
     #[inline(always)]
     pub fn submit(&mut self, request: Request, token: u64) -> Result<(), Rejected> {
+        self.accept(request, token, Due::NEVER)
+    }
+
+    #[inline(always)]
+    fn accept(&mut self, request: Request, token: u64, due: Due) -> Result<(), Rejected> {
         // One path a kind of request, each with constants that the lower layers are compiled for.
         match request {
             Request::Append { zone, buffer } => match limits::append(&self.info, zone, &buffer) {
@@ -196,6 +207,7 @@ impl IoQueue {
                         token,
                         at,
                         append_limit,
+                        due,
                     };
                     self.send(RequestType::ZONE_APPEND, Data::ToDevice(buffer), tag)
                 }
@@ -208,7 +220,7 @@ impl IoQueue {
                 Ok(()) => self.send(
                     RequestType::IN,
                     Data::FromDevice(buffer),
-                    Tag::new(token, at),
+                    Tag::new(token, at, due),
                 ),
                 Err(error) => Err(Rejected {
                     error,
@@ -219,19 +231,24 @@ impl IoQueue {
                 Ok(()) => self.send(
                     RequestType::OUT,
                     Data::ToDevice(buffer),
-                    Tag::new(token, at),
+                    Tag::new(token, at, due),
                 ),
                 Err(error) => Err(Rejected {
                     error,
                     request: Request::Write { at, buffer },
                 }),
             },
-            other => self.submit_command(other, token),
+            other => self.submit_command(other, token, due),
         }
     }
 
     #[cold]
-    fn submit_command(&mut self, request: Request, token: u64) -> Result<(), Rejected> {
+    fn submit_command(
+        &mut self,
+        request: Request,
+        token: u64,
+        due: Due,
+    ) -> Result<(), Rejected> {
         let (request_type, at) = match limits::command(&self.info, &request) {
             Ok(command) => command,
             Err(error) => return Err(Rejected { error, request }),
@@ -246,7 +263,7 @@ impl IoQueue {
             };
             buffer.copy_from_slice(&range);
             // The sector is in the range; the header's stays 0 (VIRTIO 1.3, 5.2.6).
-            let (data, tag) = (Data::ToDevice(buffer), Tag::with_hidden_buffer(token, at));
+            let (data, tag) = (Data::ToDevice(buffer), Tag::with_hidden_buffer(token, at, due));
             return self
                 .queue
                 .push(request_type, Sector(0), data, tag)
@@ -261,7 +278,7 @@ impl IoQueue {
             }
             _ => Data::None,
         };
-        self.send(request_type, data, Tag::new(token, at))
+        self.send(request_type, data, Tag::new(token, at, due))
     }
 
     #[inline(always)]
@@ -272,187 +289,70 @@ impl IoQueue {
         }
     }
 
-    /// A request that the queue did not take, as it was submitted.
-    #[cold]
-    fn hand_back(
-        &self,
-        request_type: RequestType,
-        at: Sector,
-        rejected: vfio_virtio::Rejected,
-    ) -> Rejected {
-        let error = match (&self.broken, rejected.error.kind()) {
-            (Some(_), _) => self.broken_error(),
-            (None, vfio_virtio::ErrorKind::Busy) => Error::new(
-                ErrorKind::QueueFull,
-                format!("all {} slots of the queue are in use", self.depth()),
-            ),
-            (None, _) => rejected.error.into(),
-        };
-        let zoned = self.info.zoned.as_ref();
-        let zone = zoned
-            .and_then(|zoned| zoned.zone_of(at))
-            .unwrap_or_default();
-        let manage = |action| Request::Manage { action, zone };
-        let request = match (rejected.data, request_type) {
-            (Data::ToDevice(buffer), RequestType::ZONE_APPEND) => Request::Append { zone, buffer },
-            (Data::ToDevice(buffer), _) => match range::decode(request_type, &buffer) {
-                Some(request) => request,
-                None => Request::Write { at, buffer },
-            },
-            (Data::FromDevice(buffer), RequestType::ZONE_REPORT) => {
-                Request::Report { from: at, buffer }
-            }
-            (Data::FromDevice(buffer), RequestType::GET_ID) => Request::GetId { buffer },
-            (Data::FromDevice(buffer), RequestType::GET_LIFETIME) => {
-                Request::GetLifetime { buffer }
-            }
-            (Data::FromDevice(buffer), _) => Request::Read { at, buffer },
-            (Data::None, RequestType::ZONE_OPEN) => manage(ZoneAction::Open),
-            (Data::None, RequestType::ZONE_CLOSE) => manage(ZoneAction::Close),
-            (Data::None, RequestType::ZONE_FINISH) => manage(ZoneAction::Finish),
-            (Data::None, RequestType::ZONE_RESET) => manage(ZoneAction::Reset),
-            (Data::None, RequestType::ZONE_RESET_ALL) => Request::ResetAll,
-            (Data::None, _) => Request::Flush,
-        };
-        Rejected { error, request }
-    }
-
     /// Shows the device all requests that were submitted, with one notification at the most.
     #[inline]
     pub fn commit(&mut self) {
         self.queue.commit();
+        self.commits = self.commits.wrapping_add(1);
+        if self.commits.is_multiple_of(COMMITS_PER_LOOK) {
+            self.look();
+        }
     }
 
     /// The next request that has ended, if there is one.
     ///
     /// When the device fails, all requests in flight come back as errors, one a call. Their
-    /// buffers do not: the device may still be using them.
+    /// buffers do not: the device may still be using them until it has been
+    /// [reset](Self::recover).
     #[inline(always)]
     pub fn poll(&mut self) -> Option<Completion> {
         match self.queue.pop() {
-            Ok(Some(done)) => Some(self.complete(done)),
+            Ok(Some(done)) => self.complete(done),
             Ok(None) => self.poll_idle(),
-            Err(error) => self.poll_failed(error),
+            Err(error) => {
+                self.fail(error.into());
+                self.ended.pop_front()
+            }
         }
     }
 
     #[inline(always)]
-    fn complete(&mut self, done: BlkCompletion<Tag>) -> Completion {
-        let tag = done.context;
+    fn complete(&mut self, done: BlkCompletion<Tag>) -> Option<Completion> {
         self.idle_polls = 0;
-        let result = if done.status != Status::OK {
-            return self.complete_rare(done);
-        } else if tag.append_limit == NO_APPEND {
-            Ok(tag.at)
-        } else if (tag.at..=tag.append_limit).contains(&done.append_sector)
-            && done.append_sector.0 & self.append_mask == 0
-        {
-            Ok(done.append_sector)
-        } else {
-            return self.complete_rare(done);
-        };
-        Completion {
-            token: tag.token,
-            result,
-            buffer: done.buffer,
+        match self.place(&done) {
+            Some(sector) => Some(Completion {
+                token: done.context.token,
+                result: Ok(sector),
+                buffer: done.buffer,
+            }),
+            None => self.complete_rare(done),
         }
     }
 
-    /// Completes what failed, and what has a hidden buffer.
-    #[cold]
-    #[inline(never)]
-    fn complete_rare(&self, done: BlkCompletion<Tag>) -> Completion {
-        let tag = done.context;
-        let hidden = tag.has_hidden_buffer();
-        let result = if done.status != Status::OK {
-            Err(refused(&self.info, &tag, done.status))
-        } else if hidden {
-            Ok(tag.sector())
+    /// Where the data of a request that was carried out begin; nothing if there is something else
+    /// to be said about it.
+    #[inline(always)]
+    fn place(&self, done: &BlkCompletion<Tag>) -> Option<Sector> {
+        let tag = &done.context;
+        if done.status != Status::OK {
+            None
+        } else if tag.append_limit == NO_APPEND {
+            Some(tag.at)
+        } else if (tag.at..=tag.append_limit).contains(&done.append_sector)
+            && done.append_sector.0 & self.append_mask == 0
+        {
+            Some(done.append_sector)
         } else {
-            Err(stray_append(&self.info, &tag, done.append_sector))
-        };
-        Completion {
-            token: tag.token,
-            result,
-            buffer: done.buffer.filter(|_| !hidden),
+            None
         }
     }
 
     #[inline]
     fn poll_idle(&mut self) -> Option<Completion> {
         self.idle_polls = self.idle_polls.wrapping_add(1);
-        if self.idle_polls.is_multiple_of(POLLS_PER_CHECK) || self.broken.is_some() {
-            return self.check_device();
+        if self.idle_polls.is_multiple_of(POLLS_PER_LOOK) || !self.ended.is_empty() {
+            return self.look_around();
         }
         None
     }
-
-    #[cold]
-    fn check_device(&mut self) -> Option<Completion> {
-        if self.broken.is_some() {
-            return self.next_abandoned();
-        }
-        if self.queue.in_flight() == 0 {
-            return None;
-        }
-        match self.device.check_alive() {
-            Ok(()) => None,
-            Err(error) => self.poll_failed(error),
-        }
-    }
-
-    /// Ends all requests in flight, to be handed out one by one.
-    #[cold]
-    fn poll_failed(&mut self, error: vfio_virtio::Error) -> Option<Completion> {
-        if self.broken.is_none() {
-            let error = Error::from(error);
-            self.broken = Some((error.kind(), error.to_string()));
-            self.abandoned = self.queue.abandon();
-        }
-        self.next_abandoned()
-    }
-
-    fn next_abandoned(&mut self) -> Option<Completion> {
-        let tag = self.abandoned.pop()?;
-        Some(Completion {
-            token: tag.token,
-            result: Err(self.broken_error()),
-            buffer: None,
-        })
-    }
-
-    fn broken_error(&self) -> Error {
-        match &self.broken {
-            Some((kind, what)) => Error::new(*kind, what.clone()),
-            None => Error::new(ErrorKind::DeviceGone, "the device has failed"),
-        }
-    }
-}
-
-/// The error of a request that the device did not carry out.
-#[cold]
-fn refused(info: &DeviceInfo, tag: &Tag, status: Status) -> Error {
-    let (kind, what) = status.error().unwrap_or((ErrorKind::Protocol, "status OK"));
-    Error::new(
-        kind,
-        format!("{}, request at sector {}: {what}", info.name, tag.sector()),
-    )
-}
-
-/// The error of an append that the device put elsewhere than it was told to.
-#[cold]
-fn stray_append(info: &DeviceInfo, tag: &Tag, sector: Sector) -> Error {
-    let zone_of = |sector| match info.zoned.as_ref().and_then(|zoned| zoned.zone_of(sector)) {
-        Some(zone) => format!("zone {zone}"),
-        None => "no zone".to_owned(),
-    };
-    Error::new(
-        ErrorKind::Protocol,
-        format!(
-            "{}: an append to {} came back with sector {sector}, in {}: the device puts appends where they do not belong, and may have written over what belongs to others",
-            info.name,
-            zone_of(tag.at),
-            zone_of(sector),
-        ),
-    )
 }
