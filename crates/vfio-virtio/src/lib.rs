@@ -32,6 +32,6 @@ pub use features::Features;
 pub use function::{Bar, Doorbell, Iova, Notice, PciFunction, Translation, Width};
 pub use memory::{HostMemory, PageSize};
 pub use queue::{Data, Rejected, Tail, Used, Virtqueue};
-pub use vfio::VfioFunction;
+pub use vfio::{NoIommu, VfioFunction, VfioOptions};
 /// The event file descriptor that interrupts are delivered to.
 pub use vmm_sys_util::eventfd::EventFd;

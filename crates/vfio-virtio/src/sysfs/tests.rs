@@ -295,10 +295,41 @@ fn what_cannot_be_bound_is_refused_before_anything_changes() {
 fn the_holder_of_a_group_is_named() {
     let machine = Machine::with_disk();
     let sysfs = machine.sysfs();
-    assert_eq!(sysfs.group_holder(13), "another process");
+    let group = sysfs.iommu_group(disk()).unwrap();
+    assert_eq!(sysfs.group_holder(&group), "another process");
     machine.write("proc/4711/comm", "engine\n");
     fs::create_dir_all(machine.path("proc/4711/fd")).unwrap();
     symlink(machine.path("dev/vfio/13"), machine.path("proc/4711/fd/7")).unwrap();
-    assert_eq!(sysfs.group_holder(13), "process 4711 (engine)");
-    assert!(!sysfs.is_group_held(13));
+    assert_eq!(sysfs.group_holder(&group), "process 4711 (engine)");
+    assert!(!sysfs.is_group_held(&group));
+}
+
+#[test]
+fn a_group_that_nothing_confines_has_a_file_of_its_own() {
+    let machine = Machine::with_disk();
+    let sysfs = machine.sysfs();
+    let group = sysfs.iommu_group(disk()).unwrap();
+    assert_eq!(group.confinement, Confinement::Iommu);
+    assert_eq!(sysfs.group_file(&group), machine.path("dev/vfio/13"));
+
+    machine.write("sys/kernel/iommu_groups/13/name", "vfio-noiommu\n");
+    let group = sysfs.iommu_group(disk()).unwrap();
+    assert_eq!(group.confinement, Confinement::None);
+    let file = machine.path("dev/vfio/noiommu-13");
+    assert_eq!(sysfs.group_file(&group), file);
+}
+
+#[test]
+fn a_function_without_an_iommu_is_bound_only_if_the_kernel_has_been_told() {
+    let machine = Machine::new();
+    machine.function(DISK, "0x1af4", "0x1042", Some("virtio-pci"), None);
+    let error = machine.sysfs().bind(disk(), None).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    assert!(error.to_string().contains("noiommu=allow"), "{error}");
+    let parameter = "sys/module/vfio/parameters/enable_unsafe_noiommu_mode";
+    machine.write(parameter, "N\n");
+    assert!(machine.sysfs().bind(disk(), None).is_err());
+    machine.write(parameter, "Y\n");
+    let machine = machine.run("");
+    assert!(machine.sysfs().bind(disk(), None).is_ok());
 }
