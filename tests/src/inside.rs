@@ -4,6 +4,7 @@ pub mod batch;
 pub mod beside;
 pub mod child;
 pub mod claim;
+pub mod control;
 pub mod function;
 pub mod init;
 pub mod kernel_log;
