@@ -6,6 +6,7 @@ pub mod child;
 pub mod claim;
 pub mod control;
 pub mod function;
+pub mod hugepages;
 pub mod init;
 pub mod kernel_log;
 pub mod kernel_view;

@@ -127,14 +127,16 @@ impl Control {
         function.wait(false, PLUG_TIME)
     }
 
-    /// Plugs a disk in again.
+    /// Plugs a disk in again, and waits until the kernel's driver has it.
     ///
     /// # Errors
     /// If the kernel does not find it.
     pub fn plug(&mut self, function: &Function) -> Result<()> {
         let refused = self.monitor(&format!("device_add {}", qemu::device(function.disk)))?;
         ensure!(refused.is_empty(), "{}: {refused}", function.disk.name);
-        function.wait(true, PLUG_TIME)
+        function.wait(true, PLUG_TIME)?;
+        // Until then the kernel is about to give it to that driver, whatever is asked for.
+        function.block_device().map(drop)
     }
 
     /// The whole answer to a command.

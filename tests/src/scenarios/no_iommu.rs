@@ -1,6 +1,6 @@
 //! Functions that no IOMMU confines.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
@@ -18,6 +18,7 @@ use vfio_virtio::{
 use super::Context;
 use crate::inside::claim::Claim;
 use crate::inside::control::Control;
+use crate::inside::hugepages::Reserved;
 
 pub(super) const LIMIT: Duration = Duration::from_secs(30);
 
@@ -153,24 +154,17 @@ fn word_at(control: &mut Control, physical: u64) -> Result<u64> {
 }
 
 pub(super) fn memory_of_ordinary_pages_is_not_pinned(context: &mut Context) -> Result<()> {
-    const RESERVED: &str = "/proc/sys/vm/nr_hugepages";
     let claim = context.claim("main")?;
     let function = open(&claim)?;
-    let before = fs::read_to_string(RESERVED)?;
-    fs::write(RESERVED, "1")?;
-    let memory = HostMemory::new(2 * HUGE_PAGE);
-    let outcome = memory.map(|memory| {
-        let size = memory.page_size();
-        (size, function.pin_dma(Arc::new(memory)).map(drop))
-    });
-    fs::write(RESERVED, before.trim())?;
-    let (size, outcome) = outcome?;
-    ensure!(size == PageSize::Base);
+    let few = Reserved::only(1)?;
+    let memory = Arc::new(HostMemory::new(2 * HUGE_PAGE)?);
+    ensure!(memory.page_size() == PageSize::Base);
     refused(
-        outcome,
+        function.pin_dma(memory),
         ErrorKind::OutOfMemory,
         &["vm.nr_hugepages", "2 of them"],
     )?;
+    drop(few);
     drop(function);
     claim.give_back()?;
     Ok(())

@@ -22,20 +22,23 @@ impl Sysfs {
 
     /// The process that has the group open, in words, as far as the caller may see it.
     pub(crate) fn group_holder(&self, group: &IommuGroup) -> String {
+        let holder = self.known_holder(group);
+        holder.unwrap_or_else(|| "another process".to_owned())
+    }
+
+    /// The process that has the group open, in words, if the caller may see it.
+    pub(crate) fn known_holder(&self, group: &IommuGroup) -> Option<String> {
         let file = self.group_file(group);
         let proc = self.path("proc");
         let holder = names(&proc)
             .into_iter()
             .filter(|name| name.bytes().all(|b| b.is_ascii_digit()))
-            .find(|pid| has_open(&proc.join(pid).join("fd"), &file));
-        match holder {
-            Some(pid) if pid == std::process::id().to_string() => "this process".to_owned(),
-            Some(pid) => {
-                let name = attribute(&proc.join(&pid).join("comm")).unwrap_or_default();
-                format!("process {pid} ({name})")
-            }
-            None => "another process".to_owned(),
+            .find(|pid| has_open(&proc.join(pid).join("fd"), &file))?;
+        if holder == std::process::id().to_string() {
+            return Some("this process".to_owned());
         }
+        let name = attribute(&proc.join(&holder).join("comm")).unwrap_or_default();
+        Some(format!("process {holder} ({name})"))
     }
 }
 

@@ -1,6 +1,6 @@
 //! The isolation group of a function.
 
-use std::path::PathBuf;
+use std::{fmt, path::PathBuf};
 
 use super::{PciAddress, Sysfs, attribute, is_vfio, link_name, names};
 
@@ -33,6 +33,13 @@ pub struct GroupMember {
     pub address: PciAddress,
     /// The driver that has it.
     pub driver: Option<String>,
+}
+
+impl fmt::Display for GroupMember {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let driver = self.driver.as_deref().unwrap_or("no driver");
+        write!(f, "{} ({driver})", self.address)
+    }
 }
 
 impl IommuGroup {

@@ -7,6 +7,7 @@ mod address;
 mod binding;
 mod disk;
 mod function_info;
+mod hindrance;
 mod holder;
 mod iommu_group;
 mod owner;
@@ -23,6 +24,7 @@ pub use address::PciAddress;
 pub use binding::Binding;
 pub use disk::Disk;
 pub use function_info::FunctionInfo;
+pub use hindrance::Hindrance;
 pub(crate) use holder::is_busy;
 pub use iommu_group::{Confinement, GroupMember, IommuGroup};
 pub use owner::Owner;
@@ -111,8 +113,9 @@ impl Sysfs {
         self.path("dev/vfio/vfio")
     }
 
-    /// Whether the kernel's no-IOMMU mode is switched on.
-    pub(crate) fn allows_no_iommu(&self) -> bool {
+    /// Whether the kernel's no-IOMMU mode is switched on, in which functions can be claimed that no
+    /// IOMMU confines.
+    pub fn allows_no_iommu(&self) -> bool {
         let parameter = self.path("sys/module/vfio/parameters/enable_unsafe_noiommu_mode");
         attribute(&parameter).is_some_and(|value| value == "Y")
     }

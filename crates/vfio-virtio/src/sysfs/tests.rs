@@ -333,3 +333,83 @@ fn a_function_without_an_iommu_is_bound_only_if_the_kernel_has_been_told() {
     let machine = machine.run("");
     assert!(machine.sysfs().bind(disk(), None).is_ok());
 }
+
+/// What stands in the way of the disk, each as `cause; remedy`.
+fn hindrances(machine: &Machine) -> Vec<String> {
+    let found = machine.sysfs().functions().unwrap();
+    let ours = found.into_iter().find(|f| f.address == disk()).unwrap();
+    let found = ours.hindrances.into_iter();
+    found
+        .map(|h| format!("{}; {}", h.cause, h.remedy))
+        .collect()
+}
+
+#[track_caller]
+fn assert_hindered(machine: &Machine, words: &[&str]) {
+    let found = hindrances(machine);
+    let [found] = &found[..] else {
+        panic!("{found:?}");
+    };
+    for word in words {
+        assert!(found.contains(word), "`{word}` is missing: {found}");
+    }
+}
+
+#[test]
+fn nothing_hinders_a_disk_that_can_be_bound_or_opened() {
+    let machine = Machine::with_disk().run("");
+    assert_eq!(hindrances(&machine), [""; 0]);
+    machine.write("dev/vfio/vfio", "");
+    machine.sysfs().bind(disk(), None).unwrap();
+    assert_eq!(hindrances(&machine), [""; 0]);
+}
+
+#[test]
+fn what_hinders_a_disk_of_the_kernels_is_named_with_its_remedy() {
+    let machine = Machine::with_disk();
+    machine.write(
+        "proc/self/mountinfo",
+        "36 1 254:0 / /mnt rw - ext4 /dev/vda rw\n",
+    );
+    assert_hindered(&machine, &["vda is mounted on /mnt", "unmount"]);
+
+    let machine = Machine::with_disk();
+    machine.function("0000:00:02.0", "0x8086", "0x10d3", Some("e1000e"), Some(13));
+    let shared = "shares group 13 with 0000:00:02.0 (e1000e); bind those";
+    assert_hindered(&machine, &[shared]);
+
+    let machine = Machine::with_disk();
+    fs::remove_dir_all(machine.path(&format!("{PCI}/drivers/vfio-pci"))).unwrap();
+    assert_hindered(&machine, &["modprobe vfio-pci"]);
+    machine.write("proc/sys/kernel/osrelease", "6.12.1\n");
+    let module = "kernel/drivers/vfio/pci/vfio-pci.ko.xz: kernel/drivers/vfio/vfio.ko.xz\n";
+    machine.write("lib/modules/6.12.1/modules.dep", module);
+    assert_eq!(hindrances(&machine), [""; 0]);
+}
+
+#[test]
+fn what_hinders_a_disk_of_vfio_is_named_with_its_remedy() {
+    let machine = Machine::with_disk().run("");
+    machine.write("dev/vfio/vfio", "");
+    machine.sysfs().bind(disk(), None).unwrap();
+    machine.write("proc/4711/comm", "engine\n");
+    fs::create_dir_all(machine.path("proc/4711/fd")).unwrap();
+    symlink(machine.path("dev/vfio/13"), machine.path("proc/4711/fd/7")).unwrap();
+    assert_hindered(&machine, &["claimed by process 4711 (engine)"]);
+    fs::remove_file(machine.path("proc/4711/fd/7")).unwrap();
+
+    fs::remove_file(machine.path("dev/vfio/vfio")).unwrap();
+    assert_hindered(&machine, &["dev/vfio/vfio is missing", "container"]);
+    fs::remove_file(machine.path("dev/vfio/13")).unwrap();
+    assert_hindered(&machine, &["dev/vfio/13 is missing", "container"]);
+}
+
+#[test]
+fn want_of_an_iommu_is_named_with_what_the_kernel_allows() {
+    let machine = Machine::new();
+    machine.function(DISK, "0x1af4", "0x1042", Some("virtio-pci"), None);
+    assert_hindered(&machine, &["no IOMMU", "intel_iommu=on"]);
+    let parameter = "sys/module/vfio/parameters/enable_unsafe_noiommu_mode";
+    machine.write(parameter, "Y\n");
+    assert_hindered(&machine, &["no IOMMU", "bind it", "noiommu=allow"]);
+}

@@ -139,13 +139,7 @@ fn os_error(error: &VfioError) -> Option<io::Error> {
 }
 
 fn not_viable(address: PciAddress, group: &IommuGroup) -> String {
-    let obstacles: Vec<_> = group
-        .obstacles()
-        .map(|member| {
-            let driver = member.driver.as_deref().unwrap_or("no driver");
-            format!("{} ({driver})", member.address)
-        })
-        .collect();
+    let obstacles: Vec<_> = group.obstacles().map(ToString::to_string).collect();
     let id = group.id;
     if obstacles.is_empty() {
         return format!(
