@@ -4,6 +4,7 @@
 //! its name in [`guest_scenarios!`](crate::guest_scenarios). It runs as root in a process of its
 //! own, on disks that belong to the kernel's driver and whose zones are empty.
 
+pub mod addresses;
 pub mod devices;
 pub mod driver_append;
 pub mod driver_cancel;
@@ -12,6 +13,8 @@ pub mod driver_io;
 pub mod driver_refusals;
 pub mod driver_zones;
 pub mod kernel;
+pub mod no_iommu;
+pub mod removal;
 pub mod shim;
 pub mod tool_device;
 pub mod tool_run;
@@ -23,6 +26,7 @@ use anyhow::{Context as _, Result};
 
 use crate::guest::machine::{self, Geometry, Machine};
 use crate::inside::claim::Claim;
+use crate::inside::control::Control;
 use crate::inside::function::Function;
 use crate::inside::kernel_view::KernelDisk;
 use crate::inside::panel::Panel;
@@ -92,6 +96,38 @@ macro_rules! guest_scenarios {
                     writing_beyond_the_zones_starts_over,
                     interrupted_job_reports_what_it_did,
                     bad_requests_are_refused_and_nothing_is_written,
+                }
+            }
+            narrow {
+                driver_io {
+                    opened_device_is_what_was_described_and_goes_back_to_linux,
+                    sequential_writes_at_depth_are_read_back,
+                    conventional_zone_and_plain_disk_are_written_anywhere,
+                }
+                driver_append {
+                    appends_of_many_tasks_land_where_the_device_says,
+                    batch_of_appends_takes_one_doorbell,
+                }
+                driver_cancel {
+                    dropped_appends_run_to_their_end,
+                    device_is_dropped_with_requests_in_flight,
+                }
+                driver_crash {
+                    killed_process_leaves_a_usable_device,
+                }
+                addresses {
+                    memory_is_mapped_where_the_iommu_reaches,
+                }
+                removal {
+                    notices_are_given_where_the_function_has_them,
+                    unplugged_function_is_asked_for_and_let_go,
+                }
+            }
+            unconfined {
+                no_iommu {
+                    function_is_refused_without_consent,
+                    pinned_memory_lies_where_the_driver_is_told,
+                    memory_of_ordinary_pages_is_not_pinned,
                 }
             }
         }
@@ -204,6 +240,14 @@ impl Context {
     /// If the machine has no such disk.
     pub fn panel(&self, name: &str) -> Result<Panel> {
         Panel::of(self.machine, self.function(name)?.disk)
+    }
+
+    /// The control of the machine, to plug and unplug, to resize and to look from outside.
+    ///
+    /// # Errors
+    /// If QEMU does not answer.
+    pub fn control(&self) -> Result<Control> {
+        Control::open()
     }
 
     /// Notes something measured.

@@ -16,6 +16,7 @@
 mod arena;
 mod device;
 mod error;
+mod event;
 mod features;
 mod function;
 mod memory;
@@ -32,6 +33,6 @@ pub use features::Features;
 pub use function::{Bar, Doorbell, Iova, Notice, PciFunction, Translation, Width};
 pub use memory::{HostMemory, PageSize};
 pub use queue::{Data, Ended, Rejected, Tail, Used, Virtqueue};
-pub use vfio::VfioFunction;
+pub use vfio::{NoIommu, VfioFunction, VfioOptions};
 /// The event file descriptor that interrupts are delivered to.
 pub use vmm_sys_util::eventfd::EventFd;

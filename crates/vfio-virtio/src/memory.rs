@@ -1,8 +1,8 @@
 //! Memory of this process that a device can be given.
 
-use std::fmt;
+use std::{fmt, io};
 
-use memmap2::{MmapOptions, MmapRaw};
+use memmap2::{Advice, MmapOptions, MmapRaw};
 
 use crate::{Error, ErrorKind, Result};
 
@@ -16,7 +16,7 @@ pub enum PageSize {
 }
 
 impl PageSize {
-    /// The size in bytes.
+    /// The length of a page in bytes.
     pub fn len_bytes(self) -> usize {
         match self {
             Self::Base => rustix::param::page_size(),
@@ -89,6 +89,20 @@ impl HostMemory {
     /// The pages it consists of.
     pub fn page_size(&self) -> PageSize {
         self.pages
+    }
+
+    /// Gives every page its place and keeps it there, for a device that knows the place itself.
+    pub(crate) fn lock(&self) -> io::Result<()> {
+        // A process forked off would share the pages, and the next write here would move them.
+        self.map.advise(Advice::DontFork)?;
+        // Faults all pages in, for writing.
+        self.map.lock()
+    }
+
+    /// Ends what [`lock`](Self::lock) began.
+    pub(crate) fn unlock(&self) -> io::Result<()> {
+        self.map.unlock()?;
+        self.map.advise(Advice::DoFork)
     }
 }
 

@@ -4,6 +4,7 @@ mod apt;
 mod bench;
 mod kernel;
 mod modules;
+mod no_iommu;
 mod paths;
 mod qemu;
 mod setup;

@@ -3,9 +3,10 @@
 use anyhow::Result;
 
 use crate::step::step;
-use crate::{kernel, qemu};
+use crate::{kernel, no_iommu, qemu};
 
 pub(crate) fn run() -> Result<()> {
     step("QEMU", qemu::install)?;
-    step("guest kernel", kernel::fetch)
+    step("guest kernel", kernel::fetch)?;
+    step("guest kernel's VFIO without an IOMMU", no_iommu::build)
 }

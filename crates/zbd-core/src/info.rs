@@ -27,8 +27,8 @@ impl Backend {
     }
 }
 
-/// What is known of an open device. It does not change while the device is open.
-#[derive(Debug)]
+/// What is known of an open device.
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct DeviceInfo {
     /// The device string that opens it.
@@ -108,7 +108,7 @@ pub struct ZeroesLimits {
 }
 
 /// What is known of the zones of an open device.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ZonedInfo {
     /// How the device treats its zones.

@@ -2,16 +2,17 @@
 
 use std::{fmt, path::PathBuf, str::FromStr, sync::Arc};
 
-use vfio_virtio::{PciFunction, VfioFunction, sysfs::PciAddress};
+use vfio_virtio::{NoIommu, PciFunction, VfioFunction, VfioOptions, sysfs::PciAddress};
 use zbd_emu::{EmulatedConfig, EmulatedFunction};
 
-use crate::{Backend, DeviceInfo, Error, ErrorKind, IoQueue, Result, virtio};
+use crate::{Backend, DeviceInfo, Error, ErrorKind, IoQueue, Result, RingOptions, virtio};
 
 /// What a device string names.
 ///
 /// - `emu:` and `emu:key=value,…`: a software device of this process; see
 ///   [`EmulatedConfig`] for the keys.
-/// - `pci:0000:00:01.0`: a virtio-blk function that is bound to vfio-pci.
+/// - `pci:0000:00:01.0`: a virtio-blk function that is bound to vfio-pci; see [`PciSpec`] for what
+///   can follow.
 /// - `/dev/…`: a block device of the kernel. It can be named but not opened yet.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -19,7 +20,7 @@ pub enum DeviceSpec {
     /// A software device.
     Emulated(Box<EmulatedConfig>),
     /// A PCI function.
-    Pci(PciAddress),
+    Pci(PciSpec),
     /// A block device of the kernel.
     Kernel(PathBuf),
 }
@@ -34,11 +35,11 @@ impl FromStr for DeviceSpec {
                 .parse()
                 .map_err(|e: vfio_virtio::Error| invalid(format!("{spec:?}: {e}")))?;
             Ok(Self::Emulated(Box::new(config)))
-        } else if let Some(address) = spec.strip_prefix("pci:") {
-            let address = address
+        } else if let Some(function) = spec.strip_prefix("pci:") {
+            let function = function
                 .parse()
-                .map_err(|e: vfio_virtio::Error| invalid(format!("{spec:?}: {e}")))?;
-            Ok(Self::Pci(address))
+                .map_err(|e: Error| invalid(format!("{spec:?}: {e}")))?;
+            Ok(Self::Pci(function))
         } else if spec.starts_with('/') {
             Ok(Self::Kernel(spec.into()))
         } else {
@@ -49,23 +50,114 @@ impl FromStr for DeviceSpec {
     }
 }
 
+/// A PCI function and how it is driven: its address, then `,key=value` as often as needed.
+///
+/// - `noiommu=allow`: without an IOMMU, use the kernel's no-IOMMU mode. See [`NoIommu::Allow`] for
+///   what is at stake.
+/// - `ring=split|packed`, `indirect=`, `event-idx=`, `in-order=`, `notification-data=`,
+///   `notif-config-data=`, `order-platform=on|off`: see [`RingOptions`]. What is not said is used
+///   where the device offers it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PciSpec {
+    /// Where the function is.
+    pub address: PciAddress,
+    /// Whether it may be driven without an IOMMU.
+    pub no_iommu: NoIommu,
+    /// Which ring features are used.
+    pub rings: RingOptions,
+}
+
+impl From<PciAddress> for PciSpec {
+    /// The function with the default of all else.
+    fn from(address: PciAddress) -> Self {
+        Self {
+            address,
+            no_iommu: NoIommu::default(),
+            rings: RingOptions::default(),
+        }
+    }
+}
+
+impl FromStr for PciSpec {
+    type Err = Error;
+
+    fn from_str(spec: &str) -> Result<Self> {
+        let mut parts = spec.split(',');
+        let address: PciAddress = parts.next().unwrap_or_default().parse()?;
+        let mut function = Self::from(address);
+        for part in parts {
+            let invalid = |what| {
+                Err(Error::new(
+                    ErrorKind::InvalidSpec,
+                    format!("{part:?}: {what}"),
+                ))
+            };
+            let Some((key, value)) = part.split_once('=') else {
+                return invalid("it is not key=value");
+            };
+            match (key, value) {
+                ("noiommu", "allow") => function.no_iommu = NoIommu::Allow,
+                ("noiommu", "refuse") => function.no_iommu = NoIommu::Refuse,
+                ("noiommu", _) => return invalid("it is allow or refuse"),
+                _ if function.rings.set(key, value)? => {}
+                _ => {
+                    return invalid(
+                        "a PCI function has noiommu, ring, indirect, event-idx, in-order, notification-data, notif-config-data and order-platform",
+                    );
+                }
+            }
+        }
+        Ok(function)
+    }
+}
+
+impl fmt::Display for PciSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let no_iommu = match self.no_iommu {
+            NoIommu::Allow => ",noiommu=allow",
+            NoIommu::Refuse => "",
+        };
+        write!(f, "{}{no_iommu}{}", self.address, self.rings)
+    }
+}
+
+/// Whether the device interrupts when it has returned requests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Interrupts {
+    /// It does not: queues are polled.
+    #[default]
+    Off,
+    /// It does, for each queue by itself where it has vectors enough, when
+    /// [asked](IoQueue::wait) to. Polling goes on as before.
+    PerQueue,
+}
+
 /// How a device is opened.
 #[derive(Clone, Debug)]
 pub struct OpenOptions {
     /// How many queues to open.
     pub queues: u16,
-    /// The number of descriptors of each queue, a power of two; the device's greatest if `None`.
+    /// The number of descriptors of each queue, with split rings a power of two; the device's
+    /// greatest if `None`.
     pub queue_size: Option<u16>,
+    /// Which ring features are used; what a device string says comes first.
+    pub rings: RingOptions,
+    /// Whether queues can be waited for.
+    pub interrupts: Interrupts,
     /// The size of the DMA memory in bytes, from which all buffers come.
     pub memory_len: usize,
 }
 
 impl Default for OpenOptions {
-    /// One queue of the greatest size, and 64 MiB of DMA memory.
+    /// One queue of the greatest size, polled, with all that the device offers, and 64 MiB of DMA
+    /// memory.
     fn default() -> Self {
         Self {
             queues: 1,
             queue_size: None,
+            rings: RingOptions::default(),
+            interrupts: Interrupts::default(),
             memory_len: 64 << 20,
         }
     }
@@ -88,9 +180,13 @@ impl OpenOptions {
                 let function = EmulatedFunction::new(config)?;
                 self.open_function(Arc::new(function), Backend::Emulated, spec.to_string())
             }
-            DeviceSpec::Pci(address) => {
-                let function = VfioFunction::open(*address)?;
-                self.open_function(Arc::new(function), Backend::Vfio, spec.to_string())
+            DeviceSpec::Pci(pci) => {
+                let options = VfioOptions::default().no_iommu(pci.no_iommu);
+                let function = VfioFunction::open_with(pci.address, options)?;
+                let name = format!("pci:{}", pci.address);
+                let mut options = self.clone();
+                options.rings = self.rings.overridden_by(&pci.rings);
+                options.open_function(Arc::new(function), Backend::Vfio, name)
             }
             DeviceSpec::Kernel(path) => Err(Error::new(
                 ErrorKind::Unsupported,
@@ -128,7 +224,7 @@ impl fmt::Display for DeviceSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Emulated(config) => write!(f, "emu:{config}"),
-            Self::Pci(address) => write!(f, "pci:{address}"),
+            Self::Pci(function) => write!(f, "pci:{function}"),
             Self::Kernel(path) => write!(f, "{}", path.display()),
         }
     }

@@ -48,7 +48,7 @@ impl Boot {
         let directory = parts.run_directory(machine.name);
         let _ = fs::remove_dir_all(&directory);
         fs::create_dir_all(&directory).with_context(|| format!("{}", directory.display()))?;
-        initramfs::write(&parts, &plan, &directory.join(files::INITRAMFS))?;
+        initramfs::write(&parts, machine, &plan, &directory.join(files::INITRAMFS))?;
         let start = Instant::now();
         for aborted in 0..ATTEMPTS {
             images::create(machine, &directory)?;

@@ -49,6 +49,21 @@ impl Parts {
         self.target.join("guest/kernel")
     }
 
+    /// The directory of those modules that are others in a guest without an IOMMU.
+    ///
+    /// # Errors
+    /// If they have not been made for this kernel.
+    pub fn unconfined_modules(&self) -> Result<PathBuf> {
+        let directory = self.target.join("guest/no-iommu");
+        let version = |path: PathBuf| std::fs::read(path.join("version")).ok();
+        ensure!(
+            version(directory.clone()).is_some_and(|one| Some(one) == version(self.kernel())),
+            "no VFIO for a guest without an IOMMU in {}: run `cargo xtask setup`",
+            directory.display()
+        );
+        Ok(directory.join("modules"))
+    }
+
     /// A static program.
     #[must_use]
     pub fn program(&self, name: &str) -> PathBuf {

@@ -8,17 +8,18 @@ use anyhow::{Context as _, Result};
 use cpio::newc::{Builder, trailer};
 
 use super::build::Parts;
+use super::machine::{Iommu, Machine};
 use super::plan::{self, Plan};
 
 const DIRECTORY: u32 = 0o040_755;
 const PROGRAM: u32 = 0o100_755;
 const FILE: u32 = 0o100_644;
 
-/// Writes the initramfs that carries out `plan` to `path`.
+/// Writes the initramfs with which `machine` carries out `plan` to `path`.
 ///
 /// # Errors
 /// Names the file that is missing, or could not be written.
-pub fn write(parts: &Parts, plan: &Plan, path: &Path) -> Result<()> {
+pub fn write(parts: &Parts, machine: &Machine, plan: &Plan, path: &Path) -> Result<()> {
     let mut archive = Vec::new();
     for directory in [
         "bin",
@@ -48,10 +49,16 @@ pub fn write(parts: &Parts, plan: &Plan, path: &Path) -> Result<()> {
     archive = entry(archive, plan::PATH, FILE, &serde_json::to_vec(plan)?)?;
     let modules = parts.kernel().join("modules");
     let order = read(&parts.kernel().join("modules.order"))?;
+    // Where there is no IOMMU, VFIO has to be one that does without.
+    let unconfined = (machine.iommu == Iommu::None).then(|| parts.unconfined_modules());
+    let unconfined = unconfined.transpose()?;
     archive = entry(archive, &format!("{}/order", plan::MODULES), FILE, &order)?;
     for name in String::from_utf8_lossy(&order).lines() {
         let inside = format!("{}/{name}", plan::MODULES);
-        archive = entry(archive, &inside, FILE, &read(&modules.join(name))?)?;
+        let special = unconfined.as_ref().map(|modules| modules.join(name));
+        let module = special.filter(|module| module.is_file());
+        let module = module.unwrap_or_else(|| modules.join(name));
+        archive = entry(archive, &inside, FILE, &read(&module)?)?;
     }
     let archive = trailer(archive)?;
     fs::write(path, archive).with_context(|| format!("{}", path.display()))

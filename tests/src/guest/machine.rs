@@ -8,6 +8,8 @@ use std::time::Duration;
 pub struct Machine {
     /// What it is called.
     pub name: &'static str,
+    /// What translates its devices' addresses.
+    pub iommu: Iommu,
     /// Its disks; [`PANEL`] comes on top.
     pub disks: &'static [Disk],
     /// More arguments for QEMU.
@@ -16,13 +18,27 @@ pub struct Machine {
     pub limit: Duration,
 }
 
+/// What translates the devices' addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Iommu {
+    /// Intel's, for addresses of so many bits.
+    Intel {
+        /// How many.
+        bits: u32,
+    },
+    /// Nothing. The kernel's VFIO gives functions out all the same.
+    None,
+}
+
 /// A virtio-blk disk, a PCI function of its own.
 #[derive(Debug)]
 pub struct Disk {
     /// What it is called; also its serial number.
     pub name: &'static str,
-    /// Its PCI slot on bus 0.
+    /// Its PCI slot on bus 0, or that of the port which it is behind.
     pub slot: u8,
+    /// How it is attached.
+    pub attached: Attached,
     /// Its size.
     pub bytes: u64,
     /// Its zones, if it is zoned.
@@ -35,6 +51,18 @@ pub struct Disk {
     pub queue_size: u16,
     /// More properties of the device, `key=value` separated by commas.
     pub properties: &'static str,
+}
+
+/// How a disk is attached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Attached {
+    /// On bus 0, for good.
+    Fixed,
+    /// Behind a port of its own, from which it can be unplugged.
+    Port {
+        /// The bus behind the port: the ports of a machine count from 1, in the order of their slots.
+        bus: u8,
+    },
 }
 
 /// What a disk's zones are like; bytes unless said otherwise.
@@ -60,7 +88,9 @@ impl Machine {
     /// The machine of this name.
     #[must_use]
     pub fn by_name(name: &str) -> Option<&'static Self> {
-        [&main].into_iter().find(|machine| machine.name == name)
+        [&main, &narrow, &unconfined]
+            .into_iter()
+            .find(|machine| machine.name == name)
     }
 }
 
@@ -68,7 +98,10 @@ impl Disk {
     /// Its PCI address.
     #[must_use]
     pub fn address(&self) -> String {
-        format!("0000:00:{:02x}.0", self.slot)
+        match self.attached {
+            Attached::Fixed => format!("0000:00:{:02x}.0", self.slot),
+            Attached::Port { bus } => format!("0000:{bus:02x}:00.0"),
+        }
     }
 }
 
@@ -77,12 +110,55 @@ const MIB: u64 = 1 << 20;
 const DISK: Disk = Disk {
     name: "",
     slot: 0,
+    attached: Attached::Fixed,
     bytes: 0,
     zones: None,
     behind_iommu: true,
     queues: 2,
     queue_size: 256,
     properties: "",
+};
+
+/// Everything at once: conventional zones, capacity below size, both limits.
+const MAIN: Disk = Disk {
+    name: "main",
+    slot: 0x10,
+    bytes: 32 * 8 * MIB,
+    zones: Some(Geometry {
+        zone_size: 8 * MIB,
+        zone_capacity: 6 * MIB,
+        conventional: 2,
+        max_open: 8,
+        max_active: 12,
+        max_append: MIB / 2,
+        block: 512,
+    }),
+    ..DISK
+};
+
+/// One request is one operation on the backend; 4 KiB blocks, no limits.
+const UNMERGED: Disk = Disk {
+    name: "unmerged",
+    slot: 0x11,
+    bytes: 16 * 32 * MIB,
+    zones: Some(Geometry {
+        zone_size: 32 * MIB,
+        zone_capacity: 32 * MIB,
+        conventional: 0,
+        max_open: 0,
+        max_active: 0,
+        max_append: MIB / 4,
+        block: 4096,
+    }),
+    properties: "request-merging=off",
+    ..DISK
+};
+
+const PLAIN: Disk = Disk {
+    name: "plain",
+    slot: 0x13,
+    bytes: 64 * MIB,
+    ..DISK
 };
 
 /// The machine that most scenarios run on.
@@ -92,40 +168,10 @@ const DISK: Disk = Disk {
 )]
 pub static main: Machine = Machine {
     name: "main",
+    iommu: Iommu::Intel { bits: 48 },
     disks: &[
-        // Everything at once: conventional zones, capacity below size, both limits.
-        Disk {
-            name: "main",
-            slot: 0x10,
-            bytes: 32 * 8 * MIB,
-            zones: Some(Geometry {
-                zone_size: 8 * MIB,
-                zone_capacity: 6 * MIB,
-                conventional: 2,
-                max_open: 8,
-                max_active: 12,
-                max_append: MIB / 2,
-                block: 512,
-            }),
-            ..DISK
-        },
-        // One request is one operation on the backend; 4 KiB blocks, no limits.
-        Disk {
-            name: "unmerged",
-            slot: 0x11,
-            bytes: 16 * 32 * MIB,
-            zones: Some(Geometry {
-                zone_size: 32 * MIB,
-                zone_capacity: 32 * MIB,
-                conventional: 0,
-                max_open: 0,
-                max_active: 0,
-                max_append: MIB / 4,
-                block: 4096,
-            }),
-            properties: "request-merging=off",
-            ..DISK
-        },
+        MAIN,
+        UNMERGED,
         // Takes addresses for physical ones, whatever the IOMMU says.
         Disk {
             name: "no-iommu",
@@ -143,12 +189,61 @@ pub static main: Machine = Machine {
             behind_iommu: false,
             ..DISK
         },
+        PLAIN,
+    ],
+    arguments: &[],
+    limit: Duration::from_secs(300),
+};
+
+/// Its IOMMU maps addresses of 39 bits, like many small ones; some of its disks can be unplugged.
+#[expect(
+    non_upper_case_globals,
+    reason = "the scenarios' list names machines in lower case"
+)]
+pub static narrow: Machine = Machine {
+    name: "narrow",
+    iommu: Iommu::Intel { bits: 39 },
+    disks: &[
+        MAIN,
+        UNMERGED,
+        PLAIN,
         Disk {
-            name: "plain",
-            slot: 0x13,
-            bytes: 64 * MIB,
+            name: "unplugged",
+            slot: 0x18,
+            attached: Attached::Port { bus: 1 },
+            bytes: 16 * 8 * MIB,
+            zones: Some(Geometry {
+                zone_size: 8 * MIB,
+                zone_capacity: 8 * MIB,
+                conventional: 1,
+                max_open: 0,
+                max_active: 0,
+                max_append: MIB / 4,
+                block: 512,
+            }),
             ..DISK
         },
+    ],
+    arguments: &[],
+    limit: Duration::from_secs(300),
+};
+
+/// No IOMMU: addresses that devices are told are physical ones.
+#[expect(
+    non_upper_case_globals,
+    reason = "the scenarios' list names machines in lower case"
+)]
+pub static unconfined: Machine = Machine {
+    name: "unconfined",
+    iommu: Iommu::None,
+    disks: &[
+        // Offers ACCESS_PLATFORM, which makes no difference here.
+        MAIN,
+        Disk {
+            behind_iommu: false,
+            ..UNMERGED
+        },
+        PLAIN,
     ],
     arguments: &[],
     limit: Duration::from_secs(300),

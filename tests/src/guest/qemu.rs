@@ -4,12 +4,12 @@ use std::path::Path;
 use std::process::Command;
 
 use super::build::Parts;
-use super::machine::{Disk, Machine, PANEL};
+use super::machine::{Attached, Disk, Iommu, Machine, PANEL};
 
 /// The name of the program.
 pub const PROGRAM: &str = "qemu-system-x86_64";
 
-const MACHINE: [&str; 16] = [
+const MACHINE: [&str; 14] = [
     "-machine",
     "q35",
     "-accel",
@@ -24,13 +24,25 @@ const MACHINE: [&str; 16] = [
     "-no-reboot",
     "-display",
     "none",
-    "-device",
-    "intel-iommu,intremap=on,aw-bits=48",
 ];
 
 /// Kernel messages from warnings up go to the console; a panic ends the boot.
 const KERNEL_ARGUMENTS: &str =
     "console=ttyS0 loglevel=5 panic=-1 intel_iommu=on mitigations=off hugepages=64";
+
+/// QEMU's control socket, and a serial port of the guest that is connected to it: a scenario speaks
+/// QMP to the machine that it runs on. The port has an interrupt of its own, for the console has
+/// the one that PCs give both.
+const CONTROL: [&str; 8] = [
+    "-chardev",
+    "socket,id=control,path=control,server=on,wait=off",
+    "-mon",
+    "chardev=control,mode=control",
+    "-chardev",
+    "socket,id=operator,path=control",
+    "-device",
+    "isa-serial,chardev=operator,index=2,irq=5",
+];
 
 /// The files of a run.
 pub mod files {
@@ -50,14 +62,31 @@ pub fn command(machine: &Machine, parts: &Parts, directory: &Path) -> Command {
     let file = |name: &str| directory.join(name).display().to_string();
     let mut qemu = Command::new(PROGRAM);
     qemu.env("LD_PRELOAD", parts.shim());
+    // The control socket's path is short wherever the directory lies.
+    qemu.current_dir(directory);
     qemu.args(MACHINE);
+    if let Iommu::Intel { bits } = machine.iommu {
+        qemu.args([
+            "-device",
+            &format!("intel-iommu,intremap=on,aw-bits={bits}"),
+        ]);
+    }
     qemu.arg("-kernel").arg(parts.kernel().join("vmlinuz"));
     qemu.arg("-initrd").arg(directory.join(files::INITRAMFS));
-    qemu.args(["-append", KERNEL_ARGUMENTS]);
+    let mut arguments = KERNEL_ARGUMENTS.to_owned();
+    if machine.iommu == Iommu::None {
+        // For kernels that have VFIO built in; the others are told when they load it.
+        arguments += " vfio.enable_unsafe_noiommu_mode=1";
+    }
+    qemu.args(["-append", &arguments]);
     qemu.args(["-serial", &format!("file:{}", file(files::CONSOLE))]);
     qemu.args(["-serial", &format!("file:{}", file(files::REPORT))]);
+    qemu.args(CONTROL);
     for disk in machine.disks.iter().chain([&PANEL]) {
         qemu.args(["-blockdev", &backend(disk, &file(disk.name))]);
+        if let Attached::Port { bus } = disk.attached {
+            qemu.args(["-device", &port(disk, bus)]);
+        }
         qemu.args(["-device", &device(disk)]);
     }
     // On a thread of its own, the panel answers even while the shim holds all other disks' threads.
@@ -80,7 +109,14 @@ fn backend(disk: &Disk, file: &str) -> String {
     )
 }
 
-fn device(disk: &Disk) -> String {
+fn port(disk: &Disk, bus: u8) -> String {
+    let Disk { name, slot, .. } = disk;
+    format!("pcie-root-port,id={name}-port,addr={slot:#x},chassis={bus}")
+}
+
+/// The device that a disk is, as it is described to QEMU at its start or when it is plugged in.
+#[must_use]
+pub fn device(disk: &Disk) -> String {
     let Disk {
         name,
         slot,
@@ -88,9 +124,13 @@ fn device(disk: &Disk) -> String {
         queue_size,
         ..
     } = disk;
+    let place = match disk.attached {
+        Attached::Fixed => format!("addr={slot:#x}"),
+        Attached::Port { .. } => format!("bus={name}-port,addr=0"),
+    };
     let on = if disk.behind_iommu { "on" } else { "off" };
     let mut device = format!(
-        "virtio-blk-pci,drive={name},id={name},serial={name},addr={slot:#x},num-queues={queues},\
+        "virtio-blk-pci,drive={name},id={name},serial={name},{place},num-queues={queues},\
          queue-size={queue_size},iommu_platform={on},disable-legacy=on"
     );
     if name == &PANEL.name {

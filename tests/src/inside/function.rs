@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
+use super::control::Control;
 use super::kernel_view::KernelDisk;
 use crate::guest::machine::Disk;
 
@@ -31,6 +32,31 @@ impl Function {
     #[must_use]
     pub fn address(&self) -> String {
         self.disk.address()
+    }
+
+    /// Is it there?
+    #[must_use]
+    pub fn exists(&self) -> bool {
+        self.directory.exists()
+    }
+
+    /// Waits until it is there, or is not.
+    ///
+    /// # Errors
+    /// If that does not happen in time.
+    pub fn wait(&self, there: bool, limit: Duration) -> Result<()> {
+        let deadline = Instant::now() + limit;
+        while self.exists() != there {
+            ensure!(
+                Instant::now() < deadline,
+                "{} at {} is {}",
+                self.disk.name,
+                self.address(),
+                if there { "missing" } else { "still there" }
+            );
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        Ok(())
     }
 
     /// The driver that has it.
@@ -108,11 +134,14 @@ impl Function {
         )
     }
 
-    /// Makes it as it is after the boot: the kernel's, its zones empty.
+    /// Makes it as it is after the boot: plugged in, the kernel's, its zones empty.
     ///
     /// # Errors
     /// If that cannot be done.
     pub fn freshen(&self) -> Result<()> {
+        if !self.exists() {
+            Control::open()?.plug(self)?;
+        }
         let disk = self.bind_to_kernel()?;
         if self.disk.zones.is_some() {
             disk.reset_all().context("reset all zones")

@@ -16,7 +16,7 @@ use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
 use super::function::Function;
 use super::kernel_log::KernelLog;
 use super::{beside, child};
-use crate::guest::machine::Machine;
+use crate::guest::machine::{Iommu, Machine};
 use crate::guest::plan::{self, Plan};
 use crate::guest::report::{Event, Outcome};
 use crate::scenarios::{Context, Scenario};
@@ -46,7 +46,12 @@ pub fn main() {
 
 /// Runs the whole plan, and powers off whatever comes of it.
 fn carry_out() {
-    if let Err(error) = set_up().and_then(|mut report| run_plan(&mut report)) {
+    let plan = || -> Result<()> {
+        let plan: Plan = serde_json::from_slice(&fs::read(plan::PATH)?)?;
+        let machine = Machine::by_name(&plan.machine).with_context(|| plan.machine.clone())?;
+        run_plan(&mut set_up(machine)?, machine, &plan.scenarios)
+    };
+    if let Err(error) = plan() {
         let message = format!("{error:#}");
         eprintln!("zbd-guest: {message}");
         if let Ok(mut port) = OpenOptions::new().write(true).open(REPORT_PORT) {
@@ -60,7 +65,7 @@ fn carry_out() {
     panic!("cannot power off: {failed:?}");
 }
 
-fn set_up() -> Result<File> {
+fn set_up(machine: &Machine) -> Result<File> {
     for (kind, place) in [
         ("devtmpfs", "/dev"),
         ("proc", "/proc"),
@@ -81,20 +86,23 @@ fn set_up() -> Result<File> {
     let order = fs::read_to_string(Path::new(plan::MODULES).join("order"))?;
     for name in order.lines() {
         let module = File::open(Path::new(plan::MODULES).join(name))?;
-        // One null_blk device that nobody asked for would be in the way.
-        let parameters = CString::new(if name == "null_blk.ko" {
-            "nr_devices=0"
-        } else {
-            ""
-        })?;
+        let parameters = CString::new(parameters(name, machine))?;
         finit_module(&module, &parameters, 0).with_context(|| format!("load {name}"))?;
     }
     Ok(report)
 }
 
-fn run_plan(report: &mut File) -> Result<()> {
-    let plan: Plan = serde_json::from_slice(&fs::read(plan::PATH)?)?;
-    let machine = Machine::by_name(&plan.machine).with_context(|| plan.machine.clone())?;
+/// What a module is told when it is loaded.
+fn parameters(module: &str, machine: &Machine) -> &'static str {
+    match (module, machine.iommu) {
+        // One device that nobody asked for would be in the way.
+        ("null_blk.ko", _) => "nr_devices=0",
+        ("vfio.ko", Iommu::None) => "enable_unsafe_noiommu_mode=1",
+        _ => "",
+    }
+}
+
+fn run_plan(report: &mut File, machine: &'static Machine, scenarios: &[String]) -> Result<()> {
     let uptime = fs::read_to_string("/proc/uptime")?;
     let seconds = uptime
         .split(' ')
@@ -103,7 +111,7 @@ fn run_plan(report: &mut File) -> Result<()> {
         .unwrap_or(0.0);
     send(report, &Event::Booted { seconds })?;
     let mut log = KernelLog::open()?;
-    for name in &plan.scenarios {
+    for name in scenarios {
         send(
             report,
             &Event::Started {

@@ -8,8 +8,9 @@ use rustix::process::{Resource, Rlimit, setrlimit};
 use serde_json::{Value, json};
 
 use super::Context;
+use crate::inside::hugepages::Reserved;
 use crate::inside::kernel_view::{KernelDisk, State};
-use crate::inside::tool::{USER, run, run_as_user};
+use crate::inside::tool::{Ended, USER, run, run_as_user};
 
 pub(super) const LIMIT: Duration = Duration::from_secs(60);
 
@@ -26,6 +27,8 @@ pub(super) fn function_is_bound_described_and_given_back(context: &mut Context) 
         let ours = ours.with_context(|| format!("{address} is missing: {list}"))?;
         ensure!(ours["driver"] == driver, "{ours}");
         ensure!(ours["group"].to_string() == function.iommu_group().context("no group")?);
+        ensure!(ours["iommu"] == "dmar0", "{ours}");
+        ensure!(ours["hindrances"] == json!([]), "{ours}");
         Ok(ours.clone())
     };
     let disk = function.block_device()?;
@@ -98,17 +101,63 @@ pub(super) fn user_needs_the_group_and_enough_lockable_memory(context: &mut Cont
     let owner = || -> Result<u32> { Ok(std::fs::metadata(&file)?.uid()) };
     ensure!(owner()? == 0, "{file} belongs to {}", owner()?);
     run_as_user(&info)?.refused(3, &[&file, "--owner"])?;
+    hindered(&address, &[&file, "--owner"])?;
 
     run(&format!("bind {address} --owner {USER}"))?.printed()?;
     ensure!(owner()? == USER, "{file} belongs to {}", owner()?);
     limit_locked_memory(64 << 10)?;
     run_as_user(&info)?.refused(3, &["LimitMEMLOCK", "ulimit -l"])?;
+    hindered(&address, &["64 KiB", "ulimit -l", "LimitMEMLOCK"])?;
+    let job = format!("run --device pci:{address} --count 100 --format json --destroy");
+    for reserved in [8, 0] {
+        // With 2 MiB pages and without: these count, too.
+        let _reserved = Reserved::only(reserved)?;
+        limit_locked_memory(64 << 10)?;
+        let needed = needed_kib(&run_as_user(&job)?)?;
+        limit_locked_memory((needed - 1) << 10)?;
+        ensure!(needed_kib(&run_as_user(&job)?)? == needed);
+        limit_locked_memory(needed << 10)?;
+        let ran = run_as_user(&job)?.json()?;
+        ensure!(ran["results"][0]["ios"] == 100, "{ran}");
+        context.metric(
+            format!("kib_needed_of_{reserved}_huge_pages"),
+            needed as f64,
+        );
+    }
     limit_locked_memory(64 << 20)?;
     run_as_user(&info)?.printed()?;
-    let job = format!("run --device pci:{address} --count 100 --format json");
-    let ran = run_as_user(&job)?.json()?;
-    ensure!(ran["results"][0]["ios"] == 100, "{ran}");
+    let list = run_as_user("list")?;
+    ensure!(list.printed()?.contains(&format!("opens as pci:{address}")));
+    run_as_user(&format!("unbind {address}"))?.refused(3, &["needs root"])?;
     run(&format!("unbind {address}"))?.printed()?;
+    ensure!(function.driver().as_deref() == Some("virtio-pci"));
+    Ok(())
+}
+
+/// How much memory a refusal says has to be lockable.
+fn needed_kib(refusal: &Ended) -> Result<u64> {
+    refusal.refused(3, &["LimitMEMLOCK", "ulimit -l", "at least "])?;
+    let text = refusal.to_string();
+    let (_, rest) = text.split_once("at least ").context("no amount")?;
+    let (amount, _) = rest.split_once(" KiB").context("no unit")?;
+    Ok(amount.parse()?)
+}
+
+/// Passes if one thing alone keeps the user from opening the function, and what is listed of it
+/// contains all of `words`.
+fn hindered(address: &str, words: &[&str]) -> Result<()> {
+    let list = run_as_user("list --format json")?.json()?;
+    let functions = list["functions"].as_array().context("no functions")?;
+    let ours = functions.iter().find(|one| one["address"] == *address);
+    let hindrances = &ours.context("missing")?["hindrances"];
+    ensure!(
+        hindrances.as_array().map(Vec::len) == Some(1),
+        "{hindrances}"
+    );
+    let text = hindrances[0].to_string();
+    for word in words {
+        ensure!(text.contains(word), "`{word}` is missing: {text}");
+    }
     Ok(())
 }
 

@@ -1,7 +1,7 @@
 //! Which interrupt vector announces what.
 
-use super::watch::{Meaning, Source, event};
-use crate::{Error, ErrorKind, EventFd, PciFunction, Result};
+use super::watch::{Meaning, Source};
+use crate::{Error, ErrorKind, EventFd, PciFunction, Result, event};
 
 /// The vectors of a device: one for its configuration and one for each queue, or shared ones where
 /// there are fewer.
@@ -37,7 +37,9 @@ impl Interrupts {
                 ),
             ));
         };
-        let vectors: Vec<_> = (0..plan.vectors).map(|_| event()).collect::<Result<_>>()?;
+        let vectors: Vec<_> = (0..plan.vectors)
+            .map(|_| event::new())
+            .collect::<Result<_>>()?;
         function.enable_msix(&vectors)?;
         let mut interrupts = Self {
             config_vector: Some(0),
@@ -49,7 +51,7 @@ impl Interrupts {
             let vector = plan.vector(queue);
             let event = if plan.is_shared(vector) {
                 // The vector's event is read by the thread, which passes it on.
-                let event = event()?;
+                let event = event::new()?;
                 shared[usize::from(vector)].push(duplicate(&event)?);
                 event
             } else {

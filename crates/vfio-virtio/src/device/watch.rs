@@ -4,7 +4,6 @@
 //! It counts; whoever owns a queue compares one number, and looks closer when it has changed.
 
 use std::{
-    io,
     os::fd::AsRawFd,
     sync::{
         Arc, Mutex, PoisonError,
@@ -13,12 +12,9 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use vmm_sys_util::{
-    epoll::{ControlOperation, Epoll, EpollEvent, EventSet},
-    eventfd::EFD_NONBLOCK,
-};
+use vmm_sys_util::epoll::Epoll;
 
-use crate::{Error, ErrorKind, EventFd, Notice, PciFunction, Result};
+use crate::{Error, ErrorKind, EventFd, Notice, PciFunction, Result, event};
 
 /// What is called after each announcement.
 type Hook = Box<dyn Fn() + Send + Sync>;
@@ -96,7 +92,7 @@ impl Source {
     pub(super) fn of_platform(function: &dyn PciFunction) -> Result<Vec<Self>> {
         let mut sources = Vec::new();
         for notice in [Notice::ReleaseRequest, Notice::BusError] {
-            let event = event()?;
+            let event = event::new()?;
             if function.notify(notice, Some(&event))? {
                 let meaning = Meaning::Notice(notice);
                 sources.push(Self { event, meaning });
@@ -131,12 +127,6 @@ impl Source {
     }
 }
 
-/// A new event that can be read without waiting.
-pub(super) fn event() -> Result<EventFd> {
-    EventFd::new(EFD_NONBLOCK)
-        .map_err(|e| Error::new(ErrorKind::Io, "cannot create an event").with_source(e))
-}
-
 /// The thread that waits. It ends when this is dropped.
 pub(super) struct Watch {
     stop: EventFd,
@@ -146,18 +136,13 @@ pub(super) struct Watch {
 impl Watch {
     pub(super) fn start(name: &str, sources: Vec<Source>, notices: Arc<Notices>) -> Result<Self> {
         let failed = |e| Error::new(ErrorKind::Io, "cannot start a thread").with_source(e);
-        let stop = event()?;
+        let stop = event::new()?;
         let stopped = stop.try_clone().map_err(failed)?;
-        let epoll = Epoll::new().map_err(failed)?;
-        for event in sources.iter().map(|source| &source.event).chain([&stop]) {
-            let wanted = EpollEvent::new(EventSet::IN, 0);
-            epoll
-                .ctl(ControlOperation::Add, event.as_raw_fd(), wanted)
-                .map_err(failed)?;
-        }
+        let events = sources.iter().map(|source| &source.event).chain([&stop]);
+        let events = event::set(events.map(AsRawFd::as_raw_fd)).map_err(failed)?;
         let thread = thread::Builder::new()
             .name(format!("watch-{name}"))
-            .spawn(move || watch(&epoll, &stopped, &sources, &notices))
+            .spawn(move || watch(&events, &stopped, &sources, &notices))
             .map_err(failed)?;
         Ok(Self {
             stop,
@@ -179,13 +164,10 @@ impl Drop for Watch {
     }
 }
 
-fn watch(epoll: &Epoll, stop: &EventFd, sources: &[Source], notices: &Notices) {
-    let mut ready = [EpollEvent::default(); 8];
+fn watch(events: &Epoll, stop: &EventFd, sources: &[Source], notices: &Notices) {
     loop {
-        // Which events there are is found out by reading them; an interrupted wait finds none.
-        if let Err(error) = epoll.wait(-1, &mut ready)
-            && error.kind() != io::ErrorKind::Interrupted
-        {
+        // Which events there are is found out by reading them.
+        if let Err(error) = event::wait_for(events, None) {
             tracing::error!(%error, "cannot wait for events of a device; they go unseen");
             return;
         }

@@ -16,14 +16,16 @@
 
 use std::{
     fmt, mem,
+    os::fd::AsRawFd,
     sync::{
         Arc,
         atomic::{Ordering, fence},
     },
+    time::Duration,
 };
 
 use crate::{
-    DmaBuffer, Error, ErrorKind, EventFd, Features, Result, arena::ArenaId, device::Core,
+    DmaBuffer, Error, ErrorKind, EventFd, Features, Result, arena::ArenaId, device::Core, event,
     transport::Notification,
 };
 
@@ -469,6 +471,31 @@ impl<C: Copy + Default> Virtqueue<C> {
         }
     }
 
+    /// Waits until there is something to pop, for `timeout` at the most: [arms](Self::arm) the
+    /// queue's interrupt, waits for it unless something has come already, and disarms it. May
+    /// return early.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`] if the queue has no interrupt, and [`ErrorKind::Io`] if the system
+    /// does not wait.
+    pub fn wait(&mut self, timeout: Duration) -> Result<()> {
+        let Some(interrupt) = &self.interrupt else {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                format!("queue {} has no interrupt: poll it", self.index),
+            ));
+        };
+        // Interrupts of before have been seen to.
+        drop(interrupt.read());
+        let interrupt = interrupt.as_raw_fd();
+        let waited = match self.arm() {
+            true => event::wait(interrupt, timeout),
+            false => Ok(()),
+        };
+        self.disarm();
+        waited
+    }
+
     #[cold]
     fn poison(&mut self, violation: Violation) -> Error {
         self.end();
@@ -521,9 +548,15 @@ impl<C> Virtqueue<C> {
         self.doorbells
     }
 
-    /// What an interrupt of this queue is delivered to, if it has a vector.
+    /// What an interrupt of this queue is delivered to, if it has a vector. Reading it is up to
+    /// whoever waits on it.
     pub fn interrupt(&self) -> Option<&EventFd> {
         self.interrupt.as_ref()
+    }
+
+    /// The queue's number.
+    pub fn index(&self) -> u16 {
+        self.index
     }
 }
 

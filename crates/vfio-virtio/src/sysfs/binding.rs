@@ -57,7 +57,7 @@ impl Sysfs {
             driver
         };
         let group = self.iommu_group(address);
-        let group_file = group.as_ref().map(|g| self.group_file(g.id));
+        let group_file = group.as_ref().map(|g| self.group_file(g));
         if let (Some(file), Some(owner)) = (&group_file, owner) {
             owner::give(file, owner)?;
         }
@@ -200,10 +200,7 @@ impl Sysfs {
     }
 
     fn require_iommu(&self, address: PciAddress) -> Result<()> {
-        let unsafe_mode = self.path("sys/module/vfio/parameters/enable_unsafe_noiommu_mode");
-        if self.function_dir(address).join("iommu_group").exists()
-            || attribute(&unsafe_mode).is_some_and(|v| v == "Y")
-        {
+        if self.function_dir(address).join("iommu_group").exists() || self.allows_no_iommu() {
             return Ok(());
         }
         Err(super::no_iommu(address))
@@ -212,11 +209,11 @@ impl Sysfs {
     fn require_unclaimed(&self, address: PciAddress) -> Result<()> {
         match self.iommu_group(address) {
             // A claim made between here and the unbinding delays it until that process ends.
-            Some(group) if self.is_group_held(group.id) => Err(Error::new(
+            Some(group) if self.is_group_held(&group) => Err(Error::new(
                 ErrorKind::Busy,
                 format!(
                     "{address} is claimed by {}; end it first",
-                    self.group_holder(group.id)
+                    self.group_holder(&group)
                 ),
             )),
             _ => Ok(()),

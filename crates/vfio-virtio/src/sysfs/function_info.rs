@@ -2,7 +2,10 @@
 
 use std::fs;
 
-use super::{Disk, IommuGroup, PciAddress, Sysfs, attribute, names};
+use super::{
+    Confinement, Disk, Hindrance, IommuGroup, PciAddress, Sysfs, attribute, is_vfio, link_name,
+    names,
+};
 use crate::{Error, ErrorKind, Result};
 
 const VIRTIO_VENDOR: u16 = 0x1af4;
@@ -21,11 +24,26 @@ pub struct FunctionInfo {
     pub driver: Option<String>,
     /// Its isolation group; none without an IOMMU.
     pub group: Option<IommuGroup>,
+    /// The IOMMU that confines it, by the kernel's name.
+    pub iommu: Option<String>,
     /// Its block devices while the kernel's driver has it.
     pub disks: Vec<Disk>,
+    /// What keeps it from being opened, as far as this user can see.
+    pub hindrances: Vec<Hindrance>,
 }
 
 impl FunctionInfo {
+    /// Whether vfio-pci, or a variant of it, has it.
+    pub fn is_bound_to_vfio(&self) -> bool {
+        self.driver.as_deref().is_some_and(is_vfio)
+    }
+
+    /// Whether vfio-pci has it although nothing confines it.
+    pub fn is_unconfined(&self) -> bool {
+        let group = self.group.as_ref();
+        group.is_some_and(|group| group.confinement == Confinement::None)
+    }
+
     /// Whether it also serves drivers from before virtio 1.0.
     pub fn is_transitional(&self) -> bool {
         self.device_id == BLOCK_TRANSITIONAL
@@ -66,12 +84,18 @@ impl Sysfs {
         {
             return None;
         }
+        let driver = self.driver(address);
+        let group = self.iommu_group(address);
+        let disks = self.disks(address);
+        let hindrances = self.hindrances(address, driver.as_deref(), group.as_ref(), &disks);
         Some(FunctionInfo {
             address,
             device_id,
-            driver: self.driver(address),
-            group: self.iommu_group(address),
-            disks: self.disks(address),
+            driver,
+            group,
+            iommu: link_name(&self.function_dir(address).join("iommu")),
+            disks,
+            hindrances,
         })
     }
 

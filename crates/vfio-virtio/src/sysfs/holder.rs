@@ -8,34 +8,37 @@ use std::{
 
 use rustix::io::Errno;
 
-use super::{Sysfs, attribute, names};
+use super::{IommuGroup, Sysfs, attribute, names};
 
 impl Sysfs {
-    /// Whether a process has group `id` open. Only the kernel knows, and tells by refusing another.
-    pub(crate) fn is_group_held(&self, id: u32) -> bool {
+    /// Whether a process has the group open. Only the kernel knows, and tells by refusing another.
+    pub(crate) fn is_group_held(&self, group: &IommuGroup) -> bool {
         let opened = OpenOptions::new()
             .read(true)
             .write(true)
-            .open(self.group_file(id));
+            .open(self.group_file(group));
         opened.is_err_and(|e| is_busy(&e))
     }
 
-    /// The process that has group `id` open, in words, as far as the caller may see it.
-    pub(crate) fn group_holder(&self, id: u32) -> String {
-        let file = self.group_file(id);
+    /// The process that has the group open, in words, as far as the caller may see it.
+    pub(crate) fn group_holder(&self, group: &IommuGroup) -> String {
+        let holder = self.known_holder(group);
+        holder.unwrap_or_else(|| "another process".to_owned())
+    }
+
+    /// The process that has the group open, in words, if the caller may see it.
+    pub(crate) fn known_holder(&self, group: &IommuGroup) -> Option<String> {
+        let file = self.group_file(group);
         let proc = self.path("proc");
         let holder = names(&proc)
             .into_iter()
             .filter(|name| name.bytes().all(|b| b.is_ascii_digit()))
-            .find(|pid| has_open(&proc.join(pid).join("fd"), &file));
-        match holder {
-            Some(pid) if pid == std::process::id().to_string() => "this process".to_owned(),
-            Some(pid) => {
-                let name = attribute(&proc.join(&pid).join("comm")).unwrap_or_default();
-                format!("process {pid} ({name})")
-            }
-            None => "another process".to_owned(),
+            .find(|pid| has_open(&proc.join(pid).join("fd"), &file))?;
+        if holder == std::process::id().to_string() {
+            return Some("this process".to_owned());
         }
+        let name = attribute(&proc.join(&holder).join("comm")).unwrap_or_default();
+        Some(format!("process {holder} ({name})"))
     }
 }
 

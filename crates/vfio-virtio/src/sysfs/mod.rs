@@ -7,6 +7,7 @@ mod address;
 mod binding;
 mod disk;
 mod function_info;
+mod hindrance;
 mod holder;
 mod iommu_group;
 mod owner;
@@ -23,8 +24,9 @@ pub use address::PciAddress;
 pub use binding::Binding;
 pub use disk::Disk;
 pub use function_info::FunctionInfo;
+pub use hindrance::Hindrance;
 pub(crate) use holder::is_busy;
-pub use iommu_group::{GroupMember, IommuGroup};
+pub use iommu_group::{Confinement, GroupMember, IommuGroup};
 pub use owner::Owner;
 
 use crate::{Error, ErrorKind, Result};
@@ -106,9 +108,16 @@ impl Sysfs {
         link_name(&self.function_dir(address).join("driver"))
     }
 
-    /// The file through which a process claims group `id`.
-    pub(crate) fn group_file(&self, id: u32) -> PathBuf {
-        self.path(&format!("dev/vfio/{id}"))
+    /// The file that makes containers for groups.
+    pub(crate) fn container_file(&self) -> PathBuf {
+        self.path("dev/vfio/vfio")
+    }
+
+    /// Whether the kernel's no-IOMMU mode is switched on, in which functions can be claimed that no
+    /// IOMMU confines.
+    pub fn allows_no_iommu(&self) -> bool {
+        let parameter = self.path("sys/module/vfio/parameters/enable_unsafe_noiommu_mode");
+        attribute(&parameter).is_some_and(|value| value == "Y")
     }
 }
 
@@ -118,7 +127,9 @@ pub(crate) fn no_iommu(address: PciAddress) -> Error {
         ErrorKind::Unsupported,
         format!(
             "no IOMMU confines {address}; enable it in the firmware (VT-d, AMD-Vi, SMMU) and for \
-             the kernel (intel_iommu=on; a QEMU guest needs -device intel-iommu)"
+             the kernel (intel_iommu=on; a QEMU guest needs -device intel-iommu); or give up \
+             confinement with vfio.enable_unsafe_noiommu_mode=1 (CONFIG_VFIO_NOIOMMU), bind it and \
+             open it as pci:{address},noiommu=allow"
         ),
     )
 }

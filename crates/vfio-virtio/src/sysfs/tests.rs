@@ -295,10 +295,121 @@ fn what_cannot_be_bound_is_refused_before_anything_changes() {
 fn the_holder_of_a_group_is_named() {
     let machine = Machine::with_disk();
     let sysfs = machine.sysfs();
-    assert_eq!(sysfs.group_holder(13), "another process");
+    let group = sysfs.iommu_group(disk()).unwrap();
+    assert_eq!(sysfs.group_holder(&group), "another process");
     machine.write("proc/4711/comm", "engine\n");
     fs::create_dir_all(machine.path("proc/4711/fd")).unwrap();
     symlink(machine.path("dev/vfio/13"), machine.path("proc/4711/fd/7")).unwrap();
-    assert_eq!(sysfs.group_holder(13), "process 4711 (engine)");
-    assert!(!sysfs.is_group_held(13));
+    assert_eq!(sysfs.group_holder(&group), "process 4711 (engine)");
+    assert!(!sysfs.is_group_held(&group));
+}
+
+#[test]
+fn a_group_that_nothing_confines_has_a_file_of_its_own() {
+    let machine = Machine::with_disk();
+    let sysfs = machine.sysfs();
+    let group = sysfs.iommu_group(disk()).unwrap();
+    assert_eq!(group.confinement, Confinement::Iommu);
+    assert_eq!(sysfs.group_file(&group), machine.path("dev/vfio/13"));
+
+    machine.write("sys/kernel/iommu_groups/13/name", "vfio-noiommu\n");
+    let group = sysfs.iommu_group(disk()).unwrap();
+    assert_eq!(group.confinement, Confinement::None);
+    let file = machine.path("dev/vfio/noiommu-13");
+    assert_eq!(sysfs.group_file(&group), file);
+}
+
+#[test]
+fn a_function_without_an_iommu_is_bound_only_if_the_kernel_has_been_told() {
+    let machine = Machine::new();
+    machine.function(DISK, "0x1af4", "0x1042", Some("virtio-pci"), None);
+    let error = machine.sysfs().bind(disk(), None).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    assert!(error.to_string().contains("noiommu=allow"), "{error}");
+    let parameter = "sys/module/vfio/parameters/enable_unsafe_noiommu_mode";
+    machine.write(parameter, "N\n");
+    assert!(machine.sysfs().bind(disk(), None).is_err());
+    machine.write(parameter, "Y\n");
+    let machine = machine.run("");
+    assert!(machine.sysfs().bind(disk(), None).is_ok());
+}
+
+/// What stands in the way of the disk, each as `cause; remedy`.
+fn hindrances(machine: &Machine) -> Vec<String> {
+    let found = machine.sysfs().functions().unwrap();
+    let ours = found.into_iter().find(|f| f.address == disk()).unwrap();
+    let found = ours.hindrances.into_iter();
+    found
+        .map(|h| format!("{}; {}", h.cause, h.remedy))
+        .collect()
+}
+
+#[track_caller]
+fn assert_hindered(machine: &Machine, words: &[&str]) {
+    let found = hindrances(machine);
+    let [found] = &found[..] else {
+        panic!("{found:?}");
+    };
+    for word in words {
+        assert!(found.contains(word), "`{word}` is missing: {found}");
+    }
+}
+
+#[test]
+fn nothing_hinders_a_disk_that_can_be_bound_or_opened() {
+    let machine = Machine::with_disk().run("");
+    assert_eq!(hindrances(&machine), [""; 0]);
+    machine.write("dev/vfio/vfio", "");
+    machine.sysfs().bind(disk(), None).unwrap();
+    assert_eq!(hindrances(&machine), [""; 0]);
+}
+
+#[test]
+fn what_hinders_a_disk_of_the_kernels_is_named_with_its_remedy() {
+    let machine = Machine::with_disk();
+    machine.write(
+        "proc/self/mountinfo",
+        "36 1 254:0 / /mnt rw - ext4 /dev/vda rw\n",
+    );
+    assert_hindered(&machine, &["vda is mounted on /mnt", "unmount"]);
+
+    let machine = Machine::with_disk();
+    machine.function("0000:00:02.0", "0x8086", "0x10d3", Some("e1000e"), Some(13));
+    let shared = "shares group 13 with 0000:00:02.0 (e1000e); bind those";
+    assert_hindered(&machine, &[shared]);
+
+    let machine = Machine::with_disk();
+    fs::remove_dir_all(machine.path(&format!("{PCI}/drivers/vfio-pci"))).unwrap();
+    assert_hindered(&machine, &["modprobe vfio-pci"]);
+    machine.write("proc/sys/kernel/osrelease", "6.12.1\n");
+    let module = "kernel/drivers/vfio/pci/vfio-pci.ko.xz: kernel/drivers/vfio/vfio.ko.xz\n";
+    machine.write("lib/modules/6.12.1/modules.dep", module);
+    assert_eq!(hindrances(&machine), [""; 0]);
+}
+
+#[test]
+fn what_hinders_a_disk_of_vfio_is_named_with_its_remedy() {
+    let machine = Machine::with_disk().run("");
+    machine.write("dev/vfio/vfio", "");
+    machine.sysfs().bind(disk(), None).unwrap();
+    machine.write("proc/4711/comm", "engine\n");
+    fs::create_dir_all(machine.path("proc/4711/fd")).unwrap();
+    symlink(machine.path("dev/vfio/13"), machine.path("proc/4711/fd/7")).unwrap();
+    assert_hindered(&machine, &["claimed by process 4711 (engine)"]);
+    fs::remove_file(machine.path("proc/4711/fd/7")).unwrap();
+
+    fs::remove_file(machine.path("dev/vfio/vfio")).unwrap();
+    assert_hindered(&machine, &["dev/vfio/vfio is missing", "container"]);
+    fs::remove_file(machine.path("dev/vfio/13")).unwrap();
+    assert_hindered(&machine, &["dev/vfio/13 is missing", "container"]);
+}
+
+#[test]
+fn want_of_an_iommu_is_named_with_what_the_kernel_allows() {
+    let machine = Machine::new();
+    machine.function(DISK, "0x1af4", "0x1042", Some("virtio-pci"), None);
+    assert_hindered(&machine, &["no IOMMU", "intel_iommu=on"]);
+    let parameter = "sys/module/vfio/parameters/enable_unsafe_noiommu_mode";
+    machine.write(parameter, "Y\n");
+    assert_hindered(&machine, &["no IOMMU", "bind it", "noiommu=allow"]);
 }

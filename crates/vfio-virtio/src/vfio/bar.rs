@@ -49,7 +49,7 @@ impl VfioBar {
             .map(|(_, table)| table);
         let windows = window::areas(
             len_bytes,
-            &claim.mappable(index.into()),
+            claim.mappable(index.into()),
             table,
             rustix::param::page_size() as u64,
         )

@@ -17,23 +17,23 @@ use std::{
     },
 };
 
-use memmap2::{MmapOptions, MmapRaw};
-use vfio_bindings::bindings::vfio::{
-    VFIO_PCI_CONFIG_REGION_INDEX, VFIO_PCI_MSIX_IRQ_INDEX, VFIO_REGION_INFO_FLAG_MMAP,
-};
-use vfio_ioctls::{VfioContainer, VfioDevice, VfioOps, VfioRegionInfoCap};
+use memmap2::MmapRaw;
+use vfio_bindings::bindings::vfio::VFIO_PCI_MSIX_IRQ_INDEX;
+use vfio_ioctls::{VfioContainer, VfioDevice, VfioOps};
 
 use super::{
+    calls::{self, Signal},
+    device::{CONFIG, Device},
     dma::Mappings,
+    no_iommu::UnconfinedGroup,
+    options::NoIommu,
     refusal,
     window::{Area, Mappable},
 };
 use crate::{
-    Error, ErrorKind, EventFd, Result,
-    sysfs::{PciAddress, Sysfs},
+    Error, ErrorKind, EventFd, Notice, Result,
+    sysfs::{Confinement, IommuGroup, PciAddress, Sysfs},
 };
-
-const CONFIG: u32 = VFIO_PCI_CONFIG_REGION_INDEX;
 
 /// A claimed function.
 ///
@@ -41,11 +41,17 @@ const CONFIG: u32 = VFIO_PCI_CONFIG_REGION_INDEX;
 /// mappings end, and memory is freed after both.
 pub(super) struct Claim {
     address: PciAddress,
-    /// Knows the regions and interrupts; closes nothing when dropped, see [`Ops`].
-    device: VfioDevice,
-    file: File,
-    ops: Arc<Ops>,
+    device: Device,
+    attachment: Attachment,
     mappings: Mappings,
+}
+
+/// What the device was opened through.
+enum Attachment {
+    /// A group in a container of vfio-ioctls, whose IOMMU translates.
+    Iommu(Arc<Ops>),
+    /// A group that nothing confines.
+    NoIommu { _group: UnconfinedGroup },
 }
 
 /// The container, shown to vfio-ioctls for as long as it opens the device and no longer.
@@ -69,32 +75,30 @@ impl VfioOps for Ops {
 }
 
 impl Claim {
-    pub(super) fn open(address: PciAddress) -> Result<Self> {
+    pub(super) fn open(address: PciAddress, no_iommu: NoIommu) -> Result<Self> {
         let sysfs = Sysfs::system();
-        let group = refusal::check(&sysfs, address)?;
-        let refused = |e| refusal::explain(&sysfs, address, &group, e);
-        let ops = Arc::new(Ops {
-            container: VfioContainer::new(None).map_err(refused)?,
-            opened: AtomicBool::new(false),
-        });
-        let device =
-            VfioDevice::new(&sysfs.function_dir(address), ops.clone(), false).map_err(refused)?;
-        ops.opened.store(true, Ordering::Relaxed);
-        // SAFETY: the descriptor is open, and nobody else closes it: `VfioDevice` keeps it in a
-        // `ManuallyDrop` which its `Drop` touches only if `as_any` gives a `VfioContainer`, and
-        // from here on `Ops` gives itself. The guest tests open and close functions repeatedly.
-        let file = unsafe { File::from_raw_fd(device.as_raw_fd()) };
+        let group = refusal::check(&sysfs, address, no_iommu)?;
+        let (device, attachment) = match group.confinement {
+            Confinement::Iommu => open_confined(&sysfs, address, &group)?,
+            Confinement::None => {
+                let (device, group) = UnconfinedGroup::open(&sysfs, address, &group)?;
+                (device, Attachment::NoIommu { _group: group })
+            }
+        };
         Ok(Self {
             address,
             device,
-            file,
-            ops,
+            attachment,
             mappings: Mappings::default(),
         })
     }
 
-    pub(super) fn container(&self) -> &VfioContainer {
-        &self.ops.container
+    /// The container whose IOMMU translates; none without an IOMMU.
+    pub(super) fn container(&self) -> Option<&VfioContainer> {
+        match &self.attachment {
+            Attachment::Iommu(ops) => Some(&ops.container),
+            Attachment::NoIommu { .. } => None,
+        }
     }
 
     pub(super) fn mappings(&self) -> &Mappings {
@@ -112,7 +116,8 @@ impl Claim {
     /// Reads from a region by asking the kernel.
     pub(super) fn read_region(&self, index: u32, offset: u64, data: &mut [u8]) -> Result<()> {
         let at = self.locate(index, offset, data.len())?;
-        self.file
+        self.device
+            .file
             .read_exact_at(data, at)
             .map_err(|e| self.failed("read", index, offset).with_source(e))
     }
@@ -120,26 +125,25 @@ impl Claim {
     /// Writes to a region by asking the kernel.
     pub(super) fn write_region(&self, index: u32, offset: u64, data: &[u8]) -> Result<()> {
         let at = self.locate(index, offset, data.len())?;
-        self.file
+        self.device
+            .file
             .write_all_at(data, at)
             .map_err(|e| self.failed("write", index, offset).with_source(e))
     }
 
     /// The place of a piece of a region in the device's file.
     fn locate(&self, index: u32, offset: u64, len: usize) -> Result<u64> {
-        let size = self.device.get_region_size(index);
-        let end = offset.checked_add(len as u64);
-        if end.is_none_or(|end| end > size) {
-            return Err(Error::new(
+        self.device.locate(index, offset, len).ok_or_else(|| {
+            Error::new(
                 ErrorKind::InvalidInput,
                 format!(
-                    "{len} bytes at {offset:#x} are outside {} of {}, which has {size} bytes",
+                    "{len} bytes at {offset:#x} are outside {} of {}, which has {} bytes",
                     region_name(index),
-                    self.address
+                    self.address,
+                    self.device.region_size(index)
                 ),
-            ));
-        }
-        Ok(self.device.get_region_offset(index) + offset)
+            )
+        })
     }
 
     fn failed(&self, what: &str, index: u32, offset: u64) -> Error {
@@ -151,69 +155,72 @@ impl Claim {
     }
 
     pub(super) fn region_size(&self, index: u32) -> u64 {
-        self.device.get_region_size(index)
+        self.device.region_size(index)
     }
 
     /// What the kernel allows to be mapped of a region.
-    pub(super) fn mappable(&self, index: u32) -> Mappable {
-        if self.device.get_region_flags(index) & VFIO_REGION_INFO_FLAG_MMAP == 0 {
-            return Mappable::Nothing;
-        }
-        self.device
-            .get_region_caps(index)
-            .into_iter()
-            .find_map(|capability| match capability {
-                VfioRegionInfoCap::SparseMmap(sparse) => Some(Mappable::Areas(
-                    sparse
-                        .areas
-                        .iter()
-                        .map(|a| Area::new(a.offset, a.size))
-                        .collect(),
-                )),
-                _ => None,
-            })
-            .unwrap_or(Mappable::Everything)
+    pub(super) fn mappable(&self, index: u32) -> &Mappable {
+        self.device.mappable(index)
     }
 
     /// Maps an area of a region.
     pub(super) fn map_region(&self, index: u32, area: Area) -> std::io::Result<MmapRaw> {
-        let offset = self.device.get_region_offset(index) + area.start;
-        MmapOptions::new()
-            .offset(offset)
-            .len(usize::try_from(area.len_bytes()).map_err(std::io::Error::other)?)
-            .map_raw(&self.file)
+        self.device.map(index, area)
     }
 
     pub(super) fn msix_vectors(&self) -> u16 {
-        let irq = self.device.get_irq_info(VFIO_PCI_MSIX_IRQ_INDEX);
-        irq.map_or(0, |irq| irq.count.try_into().unwrap_or(u16::MAX))
+        self.device.msix_vectors.try_into().unwrap_or(u16::MAX)
     }
 
     pub(super) fn enable_msix(&self, events: &[EventFd]) -> Result<()> {
-        self.device
-            .enable_msix(events.iter().collect())
-            .map_err(|e| {
-                Error::new(
-                    ErrorKind::Io,
-                    format!(
-                        "cannot set up {} interrupt vectors of {}",
-                        events.len(),
-                        self.address
-                    ),
-                )
-                .with_source(e)
-            })
+        self.signal(VFIO_PCI_MSIX_IRQ_INDEX, Signal::Events(events), || {
+            format!("set up {} interrupt vectors", events.len())
+        })
     }
 
     pub(super) fn disable_msix(&self) -> Result<()> {
-        self.device.disable_msix().map_err(|e| {
-            Error::new(
-                ErrorKind::Io,
-                format!("cannot switch off the interrupts of {}", self.address),
-            )
-            .with_source(e)
+        self.signal(VFIO_PCI_MSIX_IRQ_INDEX, Signal::Off, || {
+            "switch off the interrupts".to_owned()
         })
     }
+
+    /// Delivers `notice` to `event`; false if the kernel does not give it for this function.
+    pub(super) fn notify(&self, notice: Notice, event: Option<&EventFd>) -> Result<bool> {
+        let Some(irq) = self.device.notice_irq(notice) else {
+            return Ok(false);
+        };
+        self.signal(irq, Signal::One(event), || {
+            format!("set up the {notice:?} notice")
+        })?;
+        Ok(true)
+    }
+
+    fn signal(&self, irq: u32, signal: Signal<'_>, what: impl Fn() -> String) -> Result<()> {
+        calls::set_irqs(&self.device.file, irq, signal).map_err(|e| {
+            let what = what();
+            Error::new(ErrorKind::Io, format!("cannot {what} of {}", self.address)).with_source(e)
+        })
+    }
+}
+
+fn open_confined(
+    sysfs: &Sysfs,
+    address: PciAddress,
+    group: &IommuGroup,
+) -> Result<(Device, Attachment)> {
+    let refused = |e| refusal::explain(sysfs, address, group, e);
+    let ops = Arc::new(Ops {
+        container: VfioContainer::new(None).map_err(refused)?,
+        opened: AtomicBool::new(false),
+    });
+    let device =
+        VfioDevice::new(&sysfs.function_dir(address), ops.clone(), false).map_err(refused)?;
+    ops.opened.store(true, Ordering::Relaxed);
+    // SAFETY: the descriptor is open, and nobody else closes it: `VfioDevice` keeps it in a
+    // `ManuallyDrop` which its `Drop` touches only if `as_any` gives a `VfioContainer`, and from
+    // here on `Ops` gives itself. The guest tests open and close functions repeatedly.
+    let file = unsafe { File::from_raw_fd(device.as_raw_fd()) };
+    Ok((Device::described(file, &device), Attachment::Iommu(ops)))
 }
 
 fn region_name(index: u32) -> String {

@@ -3,7 +3,7 @@
 
 use std::{
     collections::BTreeMap,
-    io,
+    error, io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -13,9 +13,10 @@ use rustix::{
 };
 use vfio_ioctls::{VfioContainer, VfioError};
 
-use crate::{Error, ErrorKind, HostMemory, Iova, Result};
+use super::physical;
+use crate::{Error, ErrorKind, HostMemory, Iova, PageSize, Result};
 
-/// What is mapped, each with the memory that must not be freed until it is mapped no more.
+/// What is mapped or pinned, each with the memory that must not be freed until it is mapped no more.
 #[derive(Default)]
 pub(super) struct Mappings(Mutex<BTreeMap<Iova, Arc<HostMemory>>>);
 
@@ -42,6 +43,51 @@ impl Mappings {
     }
 
     pub(super) fn unmap(&self, container: &VfioContainer, iova: Iova) -> Result<()> {
+        self.end(iova, |memory| {
+            container
+                .vfio_dma_unmap(iova.0, memory.len_bytes())
+                .map_err(Into::into)
+        })
+    }
+
+    /// Keeps `memory` where it lies physically, and tells where that is.
+    pub(super) fn pin(&self, memory: Arc<HostMemory>) -> Result<Vec<Iova>> {
+        let mut mappings = self.lock();
+        require_huge_pages(memory.page_size(), memory.len_bytes())?;
+        memory.lock().map_err(|e| {
+            Error::new(
+                ErrorKind::OutOfMemory,
+                format!(
+                    "cannot lock {} KiB of memory for DMA; raise the limit (`ulimit -l unlimited`, \
+                     or LimitMEMLOCK= of the systemd unit)",
+                    memory.len_bytes().div_ceil(1024)
+                ),
+            )
+            .with_source(e)
+        })?;
+        let pages = physical::pages(&memory)?;
+        match pages.first() {
+            Some(first) if !mappings.contains_key(first) => {
+                mappings.insert(*first, memory);
+                Ok(pages)
+            }
+            _ => Err(Error::new(
+                ErrorKind::InvalidInput,
+                "this memory is pinned already",
+            )),
+        }
+    }
+
+    pub(super) fn unpin(&self, first: Iova) -> Result<()> {
+        self.end(first, |memory| memory.unlock().map_err(Into::into))
+    }
+
+    /// Forgets the memory at `iova` once `how` has ended the device's access to it.
+    fn end(
+        &self,
+        iova: Iova,
+        how: impl FnOnce(&HostMemory) -> Result<(), Box<dyn error::Error + Send + Sync>>,
+    ) -> Result<()> {
         let mut mappings = self.lock();
         let memory = mappings.get(&iova).ok_or_else(|| {
             Error::new(
@@ -49,15 +95,13 @@ impl Mappings {
                 format!("no DMA mapping begins at {iova:#x}"),
             )
         })?;
-        container
-            .vfio_dma_unmap(iova.0, memory.len_bytes())
-            .map_err(|e| {
-                Error::new(
-                    ErrorKind::Io,
-                    format!("cannot end the DMA mapping at {iova:#x}; its memory stays allocated"),
-                )
-                .with_source(e)
-            })?;
+        how(memory).map_err(|e| {
+            Error::new(
+                ErrorKind::Io,
+                format!("cannot end the DMA mapping at {iova:#x}; its memory stays allocated"),
+            )
+            .with_source(e)
+        })?;
         mappings.remove(&iova);
         Ok(())
     }
@@ -65,6 +109,21 @@ impl Mappings {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Iova, Arc<HostMemory>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Ordinary pages are moved about by the kernel whether locked or not.
+fn require_huge_pages(pages: PageSize, len_bytes: usize) -> Result<()> {
+    if pages == PageSize::Huge2M {
+        return Ok(());
+    }
+    let pages = len_bytes.div_ceil(PageSize::Huge2M.len_bytes());
+    Err(Error::new(
+        ErrorKind::OutOfMemory,
+        format!(
+            "no-IOMMU mode needs memory of 2 MiB pages, {pages} of them here, and there were not \
+             enough; reserve more (`sysctl vm.nr_hugepages=…`)"
+        ),
+    ))
 }
 
 fn refused_map(iova: Iova, len: u64, locked: u64, error: VfioError) -> Error {
@@ -138,6 +197,16 @@ mod tests {
         ] {
             assert!(text.contains(part), "{text}");
         }
+    }
+
+    #[test]
+    fn ordinary_pages_are_not_pinned() {
+        assert!(require_huge_pages(PageSize::Huge2M, 4 << 20).is_ok());
+        let error = require_huge_pages(PageSize::Base, (4 << 20) + 1).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::OutOfMemory);
+        let text = error.to_string();
+        assert!(text.contains("vm.nr_hugepages"), "{text}");
+        assert!(text.contains("3 of them"), "{text}");
     }
 
     #[test]

@@ -10,11 +10,16 @@
 //! 3. [`VfioFunction`] and doorbells: what a driver holds.
 
 mod bar;
+mod calls;
 mod claim;
+mod device;
 mod dma;
 mod iommu;
 mod msix;
+mod no_iommu;
+mod options;
 mod ordering;
+mod physical;
 mod refusal;
 mod window;
 
@@ -26,9 +31,10 @@ use std::{
 
 use bar::VfioBar;
 use claim::Claim;
+pub use options::{NoIommu, VfioOptions};
 
 use crate::{
-    Bar, Error, ErrorKind, EventFd, HostMemory, Iova, PciFunction, Result, Translation,
+    Bar, Error, ErrorKind, EventFd, HostMemory, Iova, Notice, PciFunction, Result, Translation,
     sysfs::PciAddress,
 };
 
@@ -39,7 +45,8 @@ const COMMAND_INTX_DISABLE: u16 = 1 << 10;
 
 const BARS: usize = 6;
 
-/// A PCI function bound to vfio-pci, claimed by this process and confined by the IOMMU.
+/// A PCI function bound to vfio-pci, claimed by this process and confined by the IOMMU, unless
+/// [`NoIommu::Allow`] says that it need not be.
 ///
 /// Dropping it stops the function's DMA. The claim ends when the last open BAR is gone, too.
 pub struct VfioFunction {
@@ -51,6 +58,14 @@ pub struct VfioFunction {
 }
 
 impl VfioFunction {
+    /// Claims the function at `address`, which an IOMMU must confine.
+    ///
+    /// # Errors
+    /// As [`open_with`](Self::open_with).
+    pub fn open(address: PciAddress) -> Result<Self> {
+        Self::open_with(address, VfioOptions::default())
+    }
+
     /// Claims the function at `address`.
     ///
     /// # Errors
@@ -59,11 +74,12 @@ impl VfioFunction {
     /// - [`ErrorKind::Busy`]: another driver has it, or another process has claimed it.
     /// - [`ErrorKind::GroupNotViable`]: its group contains functions that other drivers have.
     /// - [`ErrorKind::PermissionDenied`]: the group's file belongs to someone else.
-    /// - [`ErrorKind::Unsupported`]: no IOMMU, no VFIO, or not the kind of IOMMU that is needed.
-    pub fn open(address: PciAddress) -> Result<Self> {
+    /// - [`ErrorKind::Unsupported`]: no IOMMU, and that is not allowed; no VFIO, or not the kind of
+    ///   IOMMU that is needed.
+    pub fn open_with(address: PciAddress, options: VfioOptions) -> Result<Self> {
         let function = Self {
             address,
-            claim: Arc::new(Claim::open(address)?),
+            claim: Arc::new(Claim::open(address, options.no_iommu)?),
             bars: Mutex::default(),
             msix_enabled: Mutex::new(false),
         };
@@ -122,21 +138,47 @@ impl PciFunction for VfioFunction {
     }
 
     fn translation(&self) -> Translation {
-        Translation::Iommu
+        match self.claim.container() {
+            Some(_) => Translation::Iommu,
+            None => Translation::Physical,
+        }
     }
 
     fn iova_ranges(&self) -> Result<Vec<RangeInclusive<u64>>> {
-        iommu::iova_ranges(self.claim.container())
+        match self.claim.container() {
+            Some(container) => iommu::iova_ranges(container),
+            None => Ok(vec![0..=u64::MAX]),
+        }
     }
 
     fn map_dma(&self, iova: Iova, memory: Arc<HostMemory>) -> Result<()> {
-        self.claim
-            .mappings()
-            .map(self.claim.container(), iova, memory)
+        match self.claim.container() {
+            Some(container) => self.claim.mappings().map(container, iova, memory),
+            None => Err(Error::new(
+                ErrorKind::Unsupported,
+                format!(
+                    "no IOMMU translates the addresses of {}: memory is pinned, not mapped",
+                    self.address
+                ),
+            )),
+        }
     }
 
     fn unmap_dma(&self, iova: Iova) -> Result<()> {
-        self.claim.mappings().unmap(self.claim.container(), iova)
+        match self.claim.container() {
+            Some(container) => self.claim.mappings().unmap(container, iova),
+            None => self.claim.mappings().unpin(iova),
+        }
+    }
+
+    fn pin_dma(&self, memory: Arc<HostMemory>) -> Result<Vec<Iova>> {
+        match self.claim.container() {
+            None => self.claim.mappings().pin(memory),
+            Some(_) => Err(Error::new(
+                ErrorKind::Unsupported,
+                format!("the addresses of {} are translated", self.address),
+            )),
+        }
     }
 
     fn msix_vectors(&self) -> u16 {
@@ -170,6 +212,10 @@ impl PciFunction for VfioFunction {
 
     fn disable_msix(&self) -> Result<()> {
         self.enable_msix(&[])
+    }
+
+    fn notify(&self, notice: Notice, event: Option<&EventFd>) -> Result<bool> {
+        self.claim.notify(notice, event)
     }
 }
 

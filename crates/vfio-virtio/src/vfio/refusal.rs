@@ -1,21 +1,24 @@
 //! Why a function cannot be claimed, and what to do about it.
 
-use std::{fs, io};
+use std::io;
 
 use rustix::io::Errno;
 use vfio_ioctls::VfioError;
 
+use super::options::NoIommu;
 use crate::{
     Error, ErrorKind, Result,
-    sysfs::{IommuGroup, PciAddress, Sysfs, is_busy, is_vfio, no_iommu},
+    sysfs::{Confinement, IommuGroup, PciAddress, Sysfs, is_busy, is_vfio, no_iommu},
 };
 
 /// Refuses what sysfs shows to be hopeless; otherwise tells the group to claim.
-pub(super) fn check(sysfs: &Sysfs, address: PciAddress) -> Result<IommuGroup> {
-    let dir = sysfs.existing_function_dir(address)?;
-    let group = sysfs
-        .iommu_group(address)
-        .ok_or_else(|| no_iommu(address))?;
+pub(super) fn check(sysfs: &Sysfs, address: PciAddress, allowed: NoIommu) -> Result<IommuGroup> {
+    sysfs.existing_function_dir(address)?;
+    let group = sysfs.iommu_group(address);
+    // Without an IOMMU a function has a group only while vfio-pci has it.
+    if group.is_none() && !(allowed == NoIommu::Allow && sysfs.allows_no_iommu()) {
+        return Err(no_iommu(address));
+    }
     match sysfs.driver(address) {
         Some(driver) if is_vfio(&driver) => {}
         Some(driver) => {
@@ -31,13 +34,14 @@ pub(super) fn check(sysfs: &Sysfs, address: PciAddress) -> Result<IommuGroup> {
             ));
         }
     }
-    let name = fs::read_to_string(dir.join("iommu_group/name")).unwrap_or_default();
-    if name.trim_end() == "vfio-noiommu" {
+    let group = group.ok_or_else(|| no_iommu(address))?;
+    if group.confinement == Confinement::None && allowed == NoIommu::Refuse {
         return Err(Error::new(
             ErrorKind::Unsupported,
             format!(
-                "vfio-pci has {address} in no-IOMMU mode, in which a function could write \
-                 anywhere in memory and which is not supported; enable an IOMMU and bind it again"
+                "no IOMMU confines {address}: it could read and write all memory of this machine; \
+                 enable an IOMMU and bind it again, or take the risk and open it as \
+                 pci:{address},noiommu=allow"
             ),
         ));
     }
@@ -52,7 +56,7 @@ pub(super) fn explain(
     error: VfioError,
 ) -> Error {
     let os_error = os_error(&error);
-    let file = sysfs.group_file(group.id);
+    let file = sysfs.group_file(group);
     let file = file.display();
     let io_kind = os_error.as_ref().map(io::Error::kind);
     let errno = os_error.as_ref().and_then(Errno::from_io_error);
@@ -75,7 +79,7 @@ pub(super) fn explain(
             ErrorKind::Busy,
             format!(
                 "{address} is already claimed by {}; end it first",
-                sysfs.group_holder(group.id)
+                sysfs.group_holder(group)
             ),
         ),
         VfioError::OpenGroup(..) => (
@@ -135,13 +139,7 @@ fn os_error(error: &VfioError) -> Option<io::Error> {
 }
 
 fn not_viable(address: PciAddress, group: &IommuGroup) -> String {
-    let obstacles: Vec<_> = group
-        .obstacles()
-        .map(|member| {
-            let driver = member.driver.as_deref().unwrap_or("no driver");
-            format!("{} ({driver})", member.address)
-        })
-        .collect();
+    let obstacles: Vec<_> = group.obstacles().map(ToString::to_string).collect();
     let id = group.id;
     if obstacles.is_empty() {
         return format!(
@@ -172,10 +170,39 @@ mod tests {
             address(),
             &IommuGroup {
                 id: 13,
+                confinement: Confinement::Iommu,
                 others: vec![],
             },
             error,
         )
+    }
+
+    #[test]
+    fn without_an_iommu_only_consent_opens() {
+        use std::{fs, os::unix::fs::symlink};
+        let tree = tempfile::tempdir().unwrap();
+        let sysfs = Sysfs::at(tree.path());
+        let function = sysfs.function_dir(address());
+        fs::create_dir_all(&function).unwrap();
+        symlink("../../drivers/vfio-pci", function.join("driver")).unwrap();
+        let refused = |allowed| {
+            let error = check(&sysfs, address(), allowed).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Unsupported);
+            error.to_string()
+        };
+        // The kernel has not been told.
+        assert!(refused(NoIommu::Allow).contains("enable_unsafe_noiommu_mode=1"));
+
+        let group = tree.path().join("13");
+        fs::create_dir_all(group.join("devices")).unwrap();
+        fs::write(group.join("name"), "vfio-noiommu\n").unwrap();
+        symlink(&group, function.join("iommu_group")).unwrap();
+        let text = refused(NoIommu::Refuse);
+        for part in ["all memory", "pci:0000:00:01.0,noiommu=allow"] {
+            assert!(text.contains(part), "{text}");
+        }
+        let group = check(&sysfs, address(), NoIommu::Allow).unwrap();
+        assert_eq!(group.confinement, Confinement::None);
     }
 
     #[test]

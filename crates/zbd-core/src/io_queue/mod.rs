@@ -243,12 +243,7 @@ impl IoQueue {
     }
 
     #[cold]
-    fn submit_command(
-        &mut self,
-        request: Request,
-        token: u64,
-        due: Due,
-    ) -> Result<(), Rejected> {
+    fn submit_command(&mut self, request: Request, token: u64, due: Due) -> Result<(), Rejected> {
         let (request_type, at) = match limits::command(&self.info, &request) {
             Ok(command) => command,
             Err(error) => return Err(Rejected { error, request }),
@@ -263,7 +258,10 @@ impl IoQueue {
             };
             buffer.copy_from_slice(&range);
             // The sector is in the range; the header's stays 0 (VIRTIO 1.3, 5.2.6).
-            let (data, tag) = (Data::ToDevice(buffer), Tag::with_hidden_buffer(token, at, due));
+            let (data, tag) = (
+                Data::ToDevice(buffer),
+                Tag::with_hidden_buffer(token, at, due),
+            );
             return self
                 .queue
                 .push(request_type, Sector(0), data, tag)

@@ -108,7 +108,15 @@ mod tests {
     #[test]
     fn a_time_comes_when_it_has_passed_and_not_before() {
         // On both sides of where 32 bits of milliseconds come round.
-        for begin in [0, 1, 5, (1 << 32) - 20, (1 << 32) - 11, 1 << 32, (7 << 32) - 1] {
+        for begin in [
+            0,
+            1,
+            5,
+            (1 << 32) - 20,
+            (1 << 32) - 11,
+            1 << 32,
+            (7 << 32) - 1,
+        ] {
             let due = Due::after(Duration::from_millis(begin), Duration::from_millis(10));
             for later in 0..10 {
                 let now = Duration::from_millis(begin + later);

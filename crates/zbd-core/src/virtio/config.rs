@@ -1,6 +1,6 @@
 //! The configuration of a block device (VIRTIO 1.3, 5.2.4).
 
-use vfio_virtio::{Config, ConfiguredDevice, Features};
+use vfio_virtio::{Config, ConfiguredDevice, Features, RunningDevice};
 use virtio_bindings::virtio_blk as binding;
 
 use crate::{
@@ -38,11 +38,37 @@ pub(super) const NAMES: &[(Features, &str)] = &[
     (WRITE_ZEROES, "write_zeroes"),
     (LIFETIME, "lifetime"),
     (SECURE_ERASE, "secure_erase"),
-    (Features::INDIRECT_DESC, "indirect_desc"),
-    (Features::EVENT_IDX, "event_idx"),
     (Features::VERSION_1, "version_1"),
     (Features::ACCESS_PLATFORM, "access_platform"),
+    (Features::RING_RESET, "ring_reset"),
+    (Features::RING_PACKED, "ring_packed"),
+    (Features::INDIRECT_DESC, "indirect_desc"),
+    (Features::EVENT_IDX, "event_idx"),
+    (Features::IN_ORDER, "in_order"),
+    (Features::NOTIFICATION_DATA, "notification_data"),
+    (Features::NOTIF_CONFIG_DATA, "notif_config_data"),
+    (Features::ORDER_PLATFORM, "order_platform"),
 ];
+
+/// Those of the features about which [`RingOptions`](crate::RingOptions) decide.
+pub(super) const RING_FEATURES: &[Features] = &[
+    Features::RING_PACKED,
+    Features::INDIRECT_DESC,
+    Features::EVENT_IDX,
+    Features::IN_ORDER,
+    Features::NOTIFICATION_DATA,
+    Features::NOTIF_CONFIG_DATA,
+    Features::ORDER_PLATFORM,
+];
+
+/// The size that the configuration states now.
+pub(crate) fn capacity(device: &RunningDevice) -> Result<SectorCount> {
+    let capacity = device.read_config(|config| config.u64(Offset::CAPACITY))?;
+    match capacity.checked_mul(SECTOR_LEN) {
+        Some(_) => Ok(SectorCount(capacity)),
+        None => Err(inconsistent(format!("{capacity} sectors are too many"))),
+    }
+}
 
 /// Where the cache mode is read and written.
 pub(crate) const WRITEBACK: u64 = Offset::WRITEBACK;

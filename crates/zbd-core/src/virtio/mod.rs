@@ -12,7 +12,7 @@ pub(crate) mod range;
 mod report;
 mod wire;
 
-pub(crate) use config::WRITEBACK;
+pub(crate) use config::{WRITEBACK, capacity};
 pub(crate) use open::open;
 pub use queue::{BlkCompletion, BlkQueue};
 pub(crate) use report::{ZoneGrid, report_len, zones_per_report};

@@ -20,11 +20,15 @@ const FIELD_ENDS: &[(Features, u64)] = &[
     (config::SECURE_ERASE, Offset::ERASE_ALIGNMENT + 4),
 ];
 
-/// What of this device's features makes sense to accept.
+/// What of this device's features, apart from those of rings, makes sense to accept.
 pub(super) fn wanted(negotiation: &Negotiation) -> Result<Features> {
+    let rings = config::RING_FEATURES
+        .iter()
+        .fold(Features::NONE, |all, feature| all | *feature);
     let known = config::NAMES
         .iter()
-        .fold(Features::NONE, |all, (feature, _)| all | *feature);
+        .fold(Features::NONE, |all, (feature, _)| all | *feature)
+        - rings;
     let offered = negotiation.offered() & known;
     let unusable = negotiation.read_config(|config| unusable(offered, config))?;
     if unusable != Features::NONE {

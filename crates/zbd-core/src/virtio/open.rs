@@ -12,8 +12,8 @@ use super::{
     negotiate, report_len, zones_per_report,
 };
 use crate::{
-    Backend, DeviceInfo, Error, ErrorKind, OpenOptions, Result, Zone, ZoneId, ZonedInfo,
-    info::ZoneShape, io_queue::Tag,
+    Backend, DeviceInfo, Error, ErrorKind, Interrupts, OpenOptions, Result, Zone, ZoneId,
+    ZonedInfo, info::ZoneShape, io_queue::Tag,
 };
 
 /// The virtio device ID of a block device (VIRTIO 1.3, 5.2.1).
@@ -37,7 +37,8 @@ pub(crate) fn open(
     options: &OpenOptions,
 ) -> Result<Opened> {
     let negotiation = Negotiation::begin(function, BLOCK_DEVICE)?;
-    let wanted = negotiate::wanted(&negotiation)?;
+    let wanted =
+        negotiate::wanted(&negotiation)? | options.rings.accepted(&name, negotiation.offered())?;
     let mut configured = negotiation.accept(wanted, options.memory_len)?;
     let features = configured.features();
     let config = BlkConfig::read(&configured)?;
@@ -51,6 +52,10 @@ pub(crate) fn open(
             ),
         ));
     }
+    configured.enable_interrupts(match options.interrupts {
+        Interrupts::Off => 0,
+        Interrupts::PerQueue => options.queues,
+    })?;
     for _ in 0..options.queues {
         let mut queue = QueueOptions::default();
         queue.size = options.queue_size;
