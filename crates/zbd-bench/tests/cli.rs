@@ -275,7 +275,7 @@ fn zones_change_their_state_on_command() {
 
 #[test]
 fn info_names_the_limits() {
-    let document = json("info emu:max-open=5,max-active=6,queues=3 --format json");
+    let document = json("info emu:max-open=5,max-active=6,queues=3,lifetime=off --format json");
     assert_eq!(document["device"]["zoned"]["max_open_zones"], 5);
     assert_eq!(document["device"]["zoned"]["max_active_zones"], 6);
     assert_eq!(document["device"]["max_queues"], 3);
@@ -297,6 +297,35 @@ fn info_names_the_limits() {
         let shown = shown.and_then(|line| line.trim().strip_prefix(row));
         assert_eq!(shown.map(str::trim), Some(value), "{text}");
     }
+}
+
+#[test]
+fn info_shows_what_only_some_devices_can_do() {
+    let device = "emu:model=none,discard=on,secure-erase=on,lifetime=on,serial=A1,size-max=64k";
+    let document = json(&format!("info {device} --format json"));
+    let (limits, told) = (&document["device"], &document["told"]);
+    assert_eq!(limits["discard"]["max_bytes"], 16 << 20);
+    assert_eq!(limits["discard"]["alignment_bytes"], 4096);
+    assert_eq!(limits["write_zeroes"]["may_unmap"], true);
+    assert_eq!(limits["secure_erase"]["max_ranges"], 4);
+    assert_eq!(limits["max_segment_bytes"], 65536);
+    assert_eq!(told["id"], "A1");
+    assert_eq!(told["lifetime"]["wear_slc"], "up to 20%");
+    assert_eq!(told["lifetime"]["wear_mlc"], "up to 30%");
+    let text = stdout(&format!("info {device}"));
+    for words in [
+        "16 MiB at once, in units of 4 KiB",
+        "8 MiB at once, may give space back",
+        "254 at the most, of 64 KiB each",
+        "SLC up to 20%, MLC up to 30%",
+        "less than 80%",
+    ] {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+    assert!(
+        text.lines().all(|line| line.chars().count() <= 80),
+        "{text}"
+    );
 }
 
 #[test]
