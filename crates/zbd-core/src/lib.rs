@@ -41,7 +41,7 @@ pub mod virtio;
 mod zone;
 
 pub use cache::WriteCache;
-pub use device::{Appended, ZoneHandle, ZonedDevice};
+pub use device::{Appended, DeviceEvents, ZoneHandle, ZonedDevice};
 pub use error::{Error, ErrorKind, Result};
 pub use event::DeviceEvent;
 pub use identity::{Lifetime, PreEol, Wear, parse_id};

@@ -93,11 +93,39 @@ fn transfer(info: &DeviceInfo, at: Sector, buffer: &DmaBuffer) -> Result<()> {
     check_segments(info, buffer)
 }
 
-/// Checks that the device takes the buffer in the pieces that it consists of: one, so far.
+/// Checks that the device takes the buffer in the pieces that it consists of, mostly one.
 #[inline]
 fn check_segments(info: &DeviceInfo, buffer: &DmaBuffer) -> Result<()> {
+    if !buffer.is_contiguous() {
+        return check_scattered(info, buffer);
+    }
     if buffer.len() > info.max_segment as usize {
         return Err(bad_segment(info, buffer.len()));
+    }
+    Ok(())
+}
+
+/// Each piece must be whole blocks: devices that hand pieces on one by one, as QEMU does with those
+/// of an append, fail others.
+#[cold]
+fn check_scattered(info: &DeviceInfo, buffer: &DmaBuffer) -> Result<()> {
+    let count = buffer.segments().count();
+    if count > info.max_segments as usize {
+        return Err(invalid(format!(
+            "a buffer of {count} segments exceeds the device's greatest number of {}; join fewer",
+            info.max_segments
+        )));
+    }
+    for segment in buffer.segments() {
+        if segment.len_bytes > info.max_segment {
+            return Err(bad_segment(info, segment.len_bytes as usize));
+        }
+        if !segment.len_bytes.is_multiple_of(info.block_size) {
+            return Err(invalid(format!(
+                "a segment of {} bytes is not whole blocks of {} bytes",
+                segment.len_bytes, info.block_size
+            )));
+        }
     }
     Ok(())
 }

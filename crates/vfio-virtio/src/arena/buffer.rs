@@ -195,6 +195,12 @@ impl DmaBuffer {
         }
     }
 
+    /// Whether the buffer is one segment.
+    #[inline]
+    pub fn is_contiguous(&self) -> bool {
+        self.block().rest.is_none()
+    }
+
     /// Undoes all [joins](Self::join).
     pub fn split(self) -> impl Iterator<Item = Self> {
         Parts(Some(self))

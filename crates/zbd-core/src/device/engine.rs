@@ -5,27 +5,21 @@
 //! requests. While nothing is in flight and nothing comes, the thread sleeps.
 
 use std::{
-    hint,
     sync::{
-        Arc, OnceLock,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence},
+        Arc, PoisonError, RwLock, Weak,
+        atomic::{AtomicUsize, Ordering},
     },
-    thread::{self, JoinHandle, Thread},
-    time::{Duration, Instant},
+    thread::{self, JoinHandle},
 };
 
-use crossbeam_queue::ArrayQueue;
+use tokio::sync::broadcast;
 use vfio_virtio::{DmaArena, RunningDevice};
 
-use super::{operation::stopped, slots::Slots};
-use crate::{Completion, DeviceInfo, Error, ErrorKind, IoQueue, Request, Result};
+use super::lane::{self, Control, Lane};
+use crate::{DeviceEvent, DeviceInfo, Error, ErrorKind, IoQueue, Result};
 
-/// How long a lane with nothing in flight looks for new requests before it sleeps. Waking it takes
-/// about as long.
-const SPIN_TIME: Duration = Duration::from_micros(50);
-/// How many polls in a row find nothing before the thread offers its processor to others. On a
-/// machine with fewer processors than busy threads, those may be what it waits for.
-const POLLS_PER_YIELD: u32 = 64;
+/// How many events a receiver may be behind; the oldest go first.
+const EVENTS_KEPT: usize = 16;
 
 /// A lane and its thread.
 struct Driven {
@@ -37,9 +31,26 @@ struct Driven {
 pub(super) struct Engine {
     lanes: Vec<Driven>,
     next: AtomicUsize,
-    info: Arc<DeviceInfo>,
+    shared: Arc<Shared>,
     memory: DmaArena,
-    device: Arc<RunningDevice>,
+    /// The queues hold the device, so that it can be closed under the hands of its users when it
+    /// is wanted back.
+    device: Weak<RunningDevice>,
+}
+
+/// What the lanes tell the users of the device.
+pub(super) struct Shared {
+    info: RwLock<Arc<DeviceInfo>>,
+    events: broadcast::Sender<DeviceEvent>,
+}
+
+impl Shared {
+    /// Passes on what one of the queues, all of which learn of it, has learnt.
+    pub(super) fn announce(&self, event: DeviceEvent, info: &Arc<DeviceInfo>) {
+        *self.info.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(info);
+        // It fails where nobody listens.
+        let _ = self.events.send(event);
+    }
 }
 
 impl Engine {
@@ -57,19 +68,31 @@ impl Engine {
             ));
         }
         let mut engine = Self {
-            info: Arc::clone(first.info()),
+            shared: Arc::new(Shared {
+                info: RwLock::new(Arc::clone(first.info())),
+                events: broadcast::Sender::new(EVENTS_KEPT),
+            }),
             memory: first.memory().clone(),
-            device: Arc::clone(first.device()),
+            device: Arc::downgrade(first.device()),
             lanes: Vec::new(),
             next: AtomicUsize::new(0),
         };
-        for (i, queue) in queues.into_iter().enumerate() {
-            let lane = Arc::new(Lane::new(queue.depth()));
+        let lanes: Vec<_> = queues
+            .iter()
+            .map(|queue| Arc::new(Lane::new(queue.depth())))
+            .collect();
+        let noticing = lanes.clone();
+        first
+            .device()
+            .on_attention(move || noticing.iter().for_each(|lane| lane.notice()));
+        for ((i, queue), lane) in queues.into_iter().enumerate().zip(lanes) {
             let driven = Arc::clone(&lane);
+            // One of them speaks for all.
+            let shared = (i == 0).then(|| Arc::clone(&engine.shared));
             // If this fails, dropping the engine ends the threads that did start.
             let thread = thread::Builder::new()
                 .name(format!("zbd-lane-{i}"))
-                .spawn(move || drive(&driven, queue))
+                .spawn(move || lane::drive(&driven, queue, shared.as_deref()))
                 .map_err(|e| {
                     Error::new(ErrorKind::Io, "cannot start a polling thread").with_source(e)
                 })?;
@@ -90,22 +113,44 @@ impl Engine {
         &self.lanes[next].lane
     }
 
-    pub(super) fn info(&self) -> &DeviceInfo {
-        &self.info
+    pub(super) fn info(&self) -> Arc<DeviceInfo> {
+        let info = self.shared.info.read();
+        Arc::clone(&info.unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) fn events(&self) -> broadcast::Receiver<DeviceEvent> {
+        self.shared.events.subscribe()
+    }
+
+    /// Resets the device, and waits until all queues work again.
+    pub(super) async fn recover(&self) -> Result<()> {
+        let mut outcome = Ok(());
+        for (driven, i) in self.lanes.iter().zip(0..) {
+            let done = match i {
+                0 => driven.lane.control(Control::Recover).await,
+                // All lanes attend to a reset by themselves; this waits until they have.
+                _ => driven.lane.control(Control::Attend).await,
+            };
+            outcome = outcome.and(done);
+        }
+        outcome
     }
 
     pub(super) fn memory(&self) -> &DmaArena {
         &self.memory
     }
 
-    pub(super) fn device(&self) -> &RunningDevice {
-        &self.device
+    /// The device, unless it has been closed because it is gone.
+    pub(super) fn device(&self) -> Result<Arc<RunningDevice>> {
+        self.device
+            .upgrade()
+            .ok_or_else(|| Error::new(ErrorKind::DeviceGone, "the device is gone; reopen it"))
     }
 
     pub(super) fn doorbells(&self) -> u64 {
         self.lanes
             .iter()
-            .map(|driven| driven.lane.doorbells.load(Ordering::Relaxed))
+            .map(|driven| driven.lane.doorbells())
             .sum()
     }
 }
@@ -114,10 +159,7 @@ impl Drop for Engine {
     /// Ends the threads; with the last of their queues the device is reset.
     fn drop(&mut self) {
         for driven in &self.lanes {
-            driven.lane.stop.store(true, Ordering::Relaxed);
-            if let Some(thread) = &driven.thread {
-                driven.lane.wake(thread.thread());
-            }
+            driven.lane.stop();
         }
         for driven in &mut self.lanes {
             // A waker may drop the last clone of the device on the very thread that calls it;
@@ -127,152 +169,6 @@ impl Drop for Engine {
                 // Its panic, if there was one, has been reported by the thread itself.
                 let _ = thread.join();
             }
-        }
-    }
-}
-
-/// What the tasks and the thread of one queue share.
-pub(super) struct Lane {
-    slots: Slots,
-    requests: ArrayQueue<(u64, Request)>,
-    /// Whether the thread sleeps or is about to.
-    sleeping: AtomicBool,
-    thread: OnceLock<Thread>,
-    stop: AtomicBool,
-    doorbells: AtomicU64,
-}
-
-impl Lane {
-    fn new(depth: u16) -> Self {
-        Self {
-            slots: Slots::new(depth),
-            requests: ArrayQueue::new(depth.max(1).into()),
-            sleeping: AtomicBool::new(false),
-            thread: OnceLock::new(),
-            stop: AtomicBool::new(false),
-            doorbells: AtomicU64::new(0),
-        }
-    }
-
-    pub(super) fn slots(&self) -> &Slots {
-        &self.slots
-    }
-
-    /// Hands a request to the thread. Whoever calls this holds the slot `token`, so there is room.
-    pub(super) fn submit(&self, token: u64, request: Request) {
-        if let Err((token, request)) = self.requests.push((token, request)) {
-            return self.slots.complete(refused(token, request));
-        }
-        // The request must be visible before the flag is read; the thread, which sets the flag and
-        // then looks for requests, does the reverse. One of the two sees the other.
-        fence(Ordering::SeqCst);
-        if self.sleeping.load(Ordering::Relaxed)
-            && let Some(thread) = self.thread.get()
-        {
-            self.wake(thread);
-        }
-        if self.stop.load(Ordering::Relaxed) {
-            self.refuse_all();
-        }
-    }
-
-    fn wake(&self, thread: &Thread) {
-        self.sleeping.store(false, Ordering::Relaxed);
-        thread.unpark();
-    }
-
-    /// Sleeps until there is a request or the end.
-    fn sleep(&self) {
-        self.sleeping.store(true, Ordering::Relaxed);
-        // See `submit`.
-        fence(Ordering::SeqCst);
-        if self.requests.is_empty() && !self.stop.load(Ordering::Relaxed) {
-            thread::park();
-        }
-        self.sleeping.store(false, Ordering::Relaxed);
-    }
-
-    fn refuse_all(&self) {
-        while let Some((token, request)) = self.requests.pop() {
-            self.slots.complete(refused(token, request));
-        }
-    }
-}
-
-fn refused(token: u64, request: Request) -> Completion {
-    Completion {
-        token,
-        result: Err(stopped()),
-        buffer: request.into_buffer(),
-    }
-}
-
-/// Ends what still waits when the thread ends, even by a panic.
-struct Ending<'a>(&'a Lane);
-
-impl Drop for Ending<'_> {
-    fn drop(&mut self) {
-        self.0.stop.store(true, Ordering::Relaxed);
-        fence(Ordering::SeqCst);
-        self.0.refuse_all();
-        self.0.slots.close(|token| Completion {
-            token,
-            result: Err(stopped()),
-            buffer: None,
-        });
-    }
-}
-
-/// The thread of one queue.
-fn drive(lane: &Lane, mut queue: IoQueue) {
-    // Cannot have been set before: this is the lane's only thread.
-    let _ = lane.thread.set(thread::current());
-    let _ending = Ending(lane);
-    let mut idle = Idle::default();
-    while !lane.stop.load(Ordering::Relaxed) {
-        let mut busy = false;
-        while let Some((token, request)) = lane.requests.pop() {
-            busy = true;
-            if let Err(rejected) = queue.submit(request, token) {
-                lane.slots.complete(Completion {
-                    token,
-                    result: Err(rejected.error),
-                    buffer: rejected.request.into_buffer(),
-                });
-            }
-        }
-        queue.commit();
-        while let Some(done) = queue.poll() {
-            busy = true;
-            lane.slots.complete(done);
-        }
-        lane.doorbells.store(queue.doorbells(), Ordering::Relaxed);
-        if busy {
-            idle = Idle::default();
-        } else {
-            idle.wait(lane, queue.in_flight() > 0);
-        }
-    }
-}
-
-/// What a thread does that has found nothing to do.
-#[derive(Default)]
-struct Idle {
-    polls: u32,
-    since: Option<Instant>,
-}
-
-impl Idle {
-    fn wait(&mut self, lane: &Lane, in_flight: bool) {
-        self.polls += 1;
-        if !self.polls.is_multiple_of(POLLS_PER_YIELD) {
-            return hint::spin_loop();
-        }
-        if in_flight || self.since.get_or_insert_with(Instant::now).elapsed() < SPIN_TIME {
-            thread::yield_now();
-        } else {
-            lane.sleep();
-            *self = Self::default();
         }
     }
 }

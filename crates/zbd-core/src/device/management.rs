@@ -28,7 +28,7 @@ impl ZonedDevice {
     /// See [`ZonedDevice`]. Of a range that takes several requests, those that have not been
     /// accepted are not sent.
     pub async fn discard(&self, at: Sector, len: SectorCount) -> Result<()> {
-        for (at, len) in limits::pieces(self.info(), RangeKind::Discard, at, len)? {
+        for (at, len) in limits::pieces(&self.info(), RangeKind::Discard, at, len)? {
             self.run(Request::Discard { at, len }).await?;
         }
         Ok(())
@@ -46,7 +46,7 @@ impl ZonedDevice {
     /// # Cancellation
     /// As [`discard`](Self::discard).
     pub async fn write_zeroes(&self, at: Sector, len: SectorCount, unmap: Unmap) -> Result<()> {
-        for (at, len) in limits::pieces(self.info(), RangeKind::WriteZeroes, at, len)? {
+        for (at, len) in limits::pieces(&self.info(), RangeKind::WriteZeroes, at, len)? {
             self.run(Request::WriteZeroes { at, len, unmap }).await?;
         }
         Ok(())
@@ -62,7 +62,7 @@ impl ZonedDevice {
     /// # Cancellation
     /// As [`discard`](Self::discard).
     pub async fn secure_erase(&self, at: Sector, len: SectorCount) -> Result<()> {
-        for (at, len) in limits::pieces(self.info(), RangeKind::SecureErase, at, len)? {
+        for (at, len) in limits::pieces(&self.info(), RangeKind::SecureErase, at, len)? {
             self.run(Request::SecureErase { at, len }).await?;
         }
         Ok(())
@@ -100,7 +100,7 @@ impl ZonedDevice {
     /// # Errors
     /// When the device's registers cannot be read.
     pub fn write_cache(&self) -> Result<WriteCache> {
-        cache::get(self.engine.device(), self.info())
+        cache::get(&*self.engine.device()?, &self.info())
     }
 
     /// Switches the mode of the device's write cache. When it is writethrough, all that was
@@ -115,7 +115,7 @@ impl ZonedDevice {
     /// The mode is switched when the future is first polled; what was completed before may stay
     /// volatile.
     pub async fn set_write_cache(&self, mode: WriteCache) -> Result<()> {
-        cache::set(self.engine.device(), self.info(), mode)?;
+        cache::set(&*self.engine.device()?, &self.info(), mode)?;
         if mode == WriteCache::Writethrough {
             // Switching commits nothing (VIRTIO 1.3, 5.2.6.1).
             self.flush().await?;

@@ -4,16 +4,19 @@ use std::{
     fmt,
     ops::{Bound, RangeBounds},
     sync::Arc,
+    time::Duration,
 };
 
+use tokio::sync::broadcast;
 use vfio_virtio::DmaBuffer;
 
 use crate::{
-    DeviceInfo, DeviceSpec, Error, ErrorKind, IoQueue, OpenOptions, Request, Result, Sector, Zone,
-    ZoneAction, ZoneId, ZonedInfo, virtio,
+    DeviceEvent, DeviceInfo, DeviceSpec, Error, ErrorKind, IoQueue, OpenOptions, Request, Result,
+    Sector, Zone, ZoneAction, ZoneId, ZonedInfo, virtio,
 };
 
 mod engine;
+mod lane;
 mod management;
 mod operation;
 mod slots;
@@ -49,6 +52,26 @@ const REPORT_ZONES: u32 = 1023;
 #[derive(Clone)]
 pub struct ZonedDevice {
     engine: Arc<Engine>,
+    /// How long a request may take.
+    timeout: Option<Duration>,
+}
+
+/// Announcements of a device, from when this was made on.
+#[derive(Debug)]
+pub struct DeviceEvents(broadcast::Receiver<DeviceEvent>);
+
+impl DeviceEvents {
+    /// The next announcement; none once the device has been closed. If more came than are kept,
+    /// the oldest are passed over.
+    pub async fn next(&mut self) -> Option<DeviceEvent> {
+        loop {
+            match self.0.recv().await {
+                Ok(event) => return Some(event),
+                Err(broadcast::error::RecvError::Lagged(_)) => {}
+                Err(broadcast::error::RecvError::Closed) => return None,
+            }
+        }
+    }
 }
 
 /// A completed append.
@@ -85,11 +108,50 @@ impl ZonedDevice {
     pub fn from_queues(queues: Vec<IoQueue>) -> Result<Self> {
         Ok(Self {
             engine: Arc::new(Engine::start(queues)?),
+            timeout: None,
         })
     }
 
-    /// What is known of the device.
-    pub fn info(&self) -> &DeviceInfo {
+    /// The same device, whose requests end as [`ErrorKind::Timeout`] when the device has not
+    /// returned them after `timeout`; `None` for as long as it takes, which is the default.
+    ///
+    /// The time runs from when the request has got a slot. A request whose time was up may still be
+    /// carried out; its buffer stays with the device until that has returned it or has been
+    /// [reset](Self::recover), and goes back to the pool then.
+    #[must_use]
+    pub fn with_timeout(&self, timeout: Option<Duration>) -> Self {
+        Self {
+            engine: Arc::clone(&self.engine),
+            timeout,
+        }
+    }
+
+    /// Resets the device and sets it up again: what to do about a device that does not return
+    /// requests, asks for a reset, or broke the rules.
+    ///
+    /// Afterwards all requests that were in flight have ended: those that the device had returned
+    /// as they ended, the others with [`ErrorKind::DeviceReset`] and their buffers. Data that were
+    /// not flushed may be lost.
+    ///
+    /// Takes as long as the device takes to finish what it cannot break off.
+    ///
+    /// # Errors
+    /// - [`ErrorKind::Timeout`], [`ErrorKind::DeviceGone`]: the device does not confirm its reset.
+    /// - Others: it was reset but cannot be set up again.
+    ///
+    /// # Cancellation
+    /// The reset takes place once this has been polled, whether it is awaited to the end or not.
+    pub async fn recover(&self) -> Result<()> {
+        self.engine.recover().await
+    }
+
+    /// What the device announces from now on.
+    pub fn events(&self) -> DeviceEvents {
+        DeviceEvents(self.engine.events())
+    }
+
+    /// What is known of the device now. When it [is resized](DeviceEvent::Resized), something else.
+    pub fn info(&self) -> Arc<DeviceInfo> {
         self.engine.info()
     }
 
@@ -193,7 +255,8 @@ impl ZonedDevice {
     /// - [`ErrorKind::Unsupported`]: the device has no zones.
     /// - [`ErrorKind::Protocol`]: the report contradicts itself.
     pub async fn report(&self, zones: impl RangeBounds<ZoneId>) -> Result<Vec<Zone>> {
-        let zoned = self.info().zoned()?;
+        let info = self.info();
+        let zoned = info.zoned()?;
         let mut next = match zones.start_bound() {
             Bound::Included(zone) => zone.0,
             Bound::Excluded(zone) => zone.0.saturating_add(1),
@@ -245,7 +308,7 @@ impl ZonedDevice {
     }
 
     async fn run(&self, request: Request) -> Result<(Sector, Option<DmaBuffer>)> {
-        let done = operation::run(&self.engine, request).await?;
+        let done = operation::run(&self.engine, request, self.timeout).await?;
         match done.result {
             Ok(sector) => Ok((sector, done.buffer)),
             Err(error) => Err(error.with_buffer(done.buffer)),

@@ -1,28 +1,24 @@
 //! One request of the async door.
 
-use std::future;
+use std::{future, time::Duration};
 
 use super::engine::Engine;
-use crate::{Completion, Error, ErrorKind, Request, Result};
+use crate::{Completion, Request, Result};
 
 /// Runs `request` and waits for its end.
 ///
 /// The first await is for a slot; until then nothing has happened, and a drop drops the request.
 /// Then the request goes to the engine, and the second await is for its completion: a drop there
 /// orphans the slot.
-pub(super) async fn run(engine: &Engine, request: Request) -> Result<Completion> {
+pub(super) async fn run(
+    engine: &Engine,
+    request: Request,
+    timeout: Option<Duration>,
+) -> Result<Completion> {
     let lane = engine.lane();
     let Some(slot) = lane.slots().acquire().await else {
-        return Err(stopped().with_buffer(request.into_buffer()));
+        return Err(lane.ended().with_buffer(request.into_buffer()));
     };
-    lane.submit(slot.token(), request);
+    lane.submit(slot.token(), request, timeout);
     Ok(future::poll_fn(|cx| slot.poll(cx)).await)
-}
-
-/// The error of a request that the engine can no longer take.
-pub(super) fn stopped() -> Error {
-    Error::new(
-        ErrorKind::DeviceGone,
-        "the device's polling thread has ended; close and reopen the device",
-    )
 }

@@ -291,6 +291,14 @@ impl IoQueue {
         })
     }
 
+    /// Why the device is gone for good, if it is: the queue is to be dropped then.
+    pub fn is_gone(&self) -> Option<&str> {
+        match &self.broken {
+            Some((ErrorKind::DeviceGone, why)) if self.ended.is_empty() => Some(why),
+            _ => None,
+        }
+    }
+
     pub(super) fn broken_error(&self) -> Error {
         match &self.broken {
             Some((kind, what)) => Error::new(*kind, what.clone()),
