@@ -131,3 +131,27 @@ fn an_older_notification_is_true_as_well() {
     assert_eq!(rig.control.broken(), None);
     assert_eq!(rig.used_index(0), 40);
 }
+
+#[test]
+fn what_was_said_before_a_reset_counts_no_longer() {
+    let mut rig = Rig::ready("notification-data=on");
+    for _ in 0..10 {
+        offer(&mut rig);
+    }
+    // Not looked at before the queue is taken back.
+    rig.kick(0);
+    rig.write(0x16, Width::Word, 0);
+    rig.write(0x3a, Width::Word, 1);
+    assert_eq!(rig.control.last_notification(0), 0);
+    rig.enable(0);
+    offer(&mut rig);
+    rig.step();
+    assert_eq!(rig.control.broken(), None);
+    rig.kick(0);
+    rig.step();
+    assert!(rig.take_used(0).is_some());
+    rig.start(u64::MAX);
+    assert_eq!(rig.control.last_notification(0), 0);
+    rig.step();
+    assert_eq!(rig.control.broken(), None);
+}
