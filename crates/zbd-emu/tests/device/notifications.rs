@@ -46,6 +46,7 @@ fn notifications_are_heard_in_the_width_that_was_negotiated() {
         assert!(!is_heard(&mut rig, |rig| bell(rig, Width::Long, 0)));
         // A register of 16 bits holds no more.
         assert!(is_heard(&mut rig, |rig| bell(rig, Width::Word, 0x7_0000)));
+        assert_eq!(rig.control.last_notification(0), 0);
 
         let mut rig = Rig::ready(&format!("ring={ring},notification-data=on"));
         assert!(!is_heard(&mut rig, |rig| bell(rig, Width::Word, 0)));
