@@ -14,7 +14,7 @@ mod driver;
 
 use std::time::{Duration, Instant};
 
-use driver::{APPEND, BASE, DATA, Desc, IN, NEXT, OUT, RESET_ALL, Rig, TABLE, WRITE};
+use driver::{APPEND, BASE, DATA, Desc, IN, NEXT, OUT, RESET_ALL, Rig, Shape, TABLE, WRITE};
 
 const DEPTH: u16 = 128;
 const BLOCK: u32 = 4096;
@@ -32,6 +32,11 @@ fn main() {
             .filter(|kind| wanted(name(*kind)))
         {
             stepped(store, kind, once);
+        }
+    }
+    for ring in ["ring=split", "ring=packed", "ring=packed,in-order=on"] {
+        if wanted(ring) {
+            formats(ring, once);
         }
     }
     if !once {
@@ -150,6 +155,43 @@ fn stepped(store: &str, kind: u32, once: bool) {
         "stepped  {store:4} {:6} {:6.1} ns a request, best batch {:6.1}",
         name(kind),
         total.as_nanos() as f64 / requests,
+        best.as_nanos() as f64 / f64::from(DEPTH),
+    );
+}
+
+/// Appends of one block each to the null store, in a format of ring.
+fn formats(ring: &str, once: bool) {
+    let mut rig = Rig::ready(&format!("store=null,queues=1,zone-size=8m,{ring}"));
+    let (warm, batches): (u64, u64) = if once { (16, 10) } else { (64, 4000) };
+    let mut total = Duration::ZERO;
+    let mut best = Duration::MAX;
+    for batch in 0..warm + batches {
+        // Zone 0 holds 2048 blocks.
+        if batch % (2048 / u64::from(DEPTH)) == 0 {
+            assert_eq!(rig.command(RESET_ALL, 0), 0);
+        }
+        for slot in 0..DEPTH {
+            let at = DATA + SLOT * usize::from(slot);
+            rig.put_header(at, APPEND, 0);
+            let data = BUFFERS + BLOCK as usize * usize::from(slot);
+            let parts = [(at, 16, 0), (data, BLOCK, 0), (at + 16, 9, WRITE)];
+            rig.submit(0, &parts, Shape::Indirect(at + 64));
+        }
+        rig.kick(0);
+        let begin = Instant::now();
+        run(&mut rig, batch < warm);
+        let took = begin.elapsed();
+        while rig.take_used(0).is_some() {}
+        assert!(rig.queues[0].outstanding.is_empty());
+        assert_eq!(rig.arena.read(DATA + SLOT + 24, 1), [0]);
+        if batch >= warm {
+            total += took;
+            best = best.min(took);
+        }
+    }
+    println!(
+        "stepped  null append {:6.1} ns a request, best batch {:6.1}, {ring}",
+        total.as_nanos() as f64 / (batches * u64::from(DEPTH)) as f64,
         best.as_nanos() as f64 / f64::from(DEPTH),
     );
 }

@@ -83,6 +83,15 @@ impl Bell {
             .map_or(0, |last| last.load(Ordering::Relaxed))
     }
 
+    /// Forgets what notifications said of `queues`, one bit each.
+    pub(crate) fn forget(&self, queues: u64) {
+        for (index, last) in self.last.iter().enumerate() {
+            if queues >> index & 1 != 0 {
+                last.store(0, Ordering::Relaxed);
+            }
+        }
+    }
+
     /// Makes notifications count that are as `features` have them.
     pub(crate) fn expect(&self, features: u64) {
         let mut style = 0;

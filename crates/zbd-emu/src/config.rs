@@ -114,7 +114,7 @@ pub struct EmulatedConfig {
     /// The number of MSI-X vectors, 0 for a function without MSI-X. One for each queue and one more
     /// where not given.
     pub vectors: Option<u16>,
-    /// What GET_ID answers: at most 20 characters of ASCII.
+    /// What GET_ID answers: at most 20 characters of ASCII, no comma and no space.
     pub serial: String,
     /// Whether the device offers FLUSH, and with it CONFIG_WCE.
     pub flush: Switch,

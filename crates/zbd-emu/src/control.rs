@@ -98,7 +98,7 @@ impl Control {
     }
 
     /// What the last notification of `queue` that was heard said: the queue in the low half, and in
-    /// the high one what NOTIFICATION_DATA adds. 0 where there was none.
+    /// the high one what NOTIFICATION_DATA adds. 0 where there was none since the queue was reset.
     pub fn last_notification(&self, queue: u16) -> u32 {
         self.shared.bell.last(queue.into())
     }

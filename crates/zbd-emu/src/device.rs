@@ -57,6 +57,8 @@ pub(crate) struct Device {
     /// The `writeback` field of the configuration.
     writeback: bool,
     queues: Vec<Queue>,
+    /// The queues that were reset, of which there are at most 64.
+    renewed: u64,
     chain: Chain,
     /// Requests carried out but held back until their time has come, in that order.
     held: VecDeque<Held>,
@@ -135,6 +137,7 @@ impl Device {
             queue_select: 0,
             writeback: true,
             queues: (0..queues).map(|_| Queue::new(config.queue_size)).collect(),
+            renewed: 0,
             chain: Chain::with_capacity(usize::from(config.queue_size)),
             held: VecDeque::with_capacity(reserved),
             most_held,
@@ -219,8 +222,9 @@ impl Device {
 
     /// Changes the size of the medium (§5.2.6.2).
     pub(crate) fn resize(&mut self, sectors: u64) -> vfio_virtio::Result<()> {
-        self.config.resize(sectors)?;
-        self.disk.resize(self.config.geometry)?;
+        let geometry = self.config.resized(sectors)?;
+        self.disk.resize(geometry)?;
+        self.config.geometry = geometry;
         self.generation = self.generation.wrapping_add(1);
         if self.status & device_status::DRIVER_OK != 0 {
             self.interrupts.config();
@@ -246,8 +250,8 @@ impl Device {
         self.broken = None;
         self.held.clear();
         self.interrupts.reset();
-        for queue in &mut self.queues {
-            *queue = Queue::new(self.config.queue_size);
+        for index in 0..self.queues.len() {
+            self.renew_queue(index);
         }
     }
 
@@ -294,11 +298,22 @@ impl Device {
 
     /// Takes one queue back (§2.6.1): its requests in flight are never completed.
     fn reset_queue(&mut self, index: usize) {
+        self.renew_queue(index);
+        self.held.retain(|held| usize::from(held.queue) != index);
+    }
+
+    fn renew_queue(&mut self, index: usize) {
         self.queues[index] = Queue {
             kicks_seen: self.queues[index].kicks_seen,
             ..Queue::new(self.config.queue_size)
         };
-        self.held.retain(|held| usize::from(held.queue) != index);
+        self.renewed |= 1 << index;
+    }
+
+    /// The queues that were reset since the last call, one bit each: what notifications said of
+    /// them holds no longer.
+    pub(crate) fn take_renewed(&mut self) -> u64 {
+        std::mem::take(&mut self.renewed)
     }
 
     /// Whether requests may be looked at at all.

@@ -21,7 +21,8 @@
 //! 4. The answer and a used element are written; what was used is published once a batch, and one
 //!    interrupt is sent if the driver wants it.
 //!
-//! [`Control`] is a second pair of hands on the device, for tests: faults, failing zones, counters.
+//! [`Control`] is a second pair of hands on the device, for tests: faults, failing zones, stalls, slow
+//! resets, changes of size, notices of the platform, counters.
 //!
 //! [`PciFunction`]: vfio_virtio::PciFunction
 

@@ -182,9 +182,6 @@ impl ConfigSpace {
 
     /// Shows whether MSI-X is enabled, which is not done through configuration space.
     pub(crate) fn show_msix(&mut self, enabled: bool) {
-        if self.bytes[MSIX_CAP] != CAP_ID_MSIX {
-            return;
-        }
         let size = self.word(MSIX_CAP + 2) & !MSIX_ENABLE;
         let control = if enabled { size | MSIX_ENABLE } else { size };
         self.put(MSIX_CAP + 2, &control.to_le_bytes());

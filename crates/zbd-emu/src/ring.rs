@@ -83,14 +83,14 @@ pub(crate) struct Used {
 #[derive(Clone, Copy, Debug, Default)]
 struct Batch {
     requests: u16,
-    slots: u32,
+    slots: u64,
     last: Used,
 }
 
 impl Batch {
     fn add(&mut self, taken: Taken, used: Used) {
         self.requests = self.requests.wrapping_add(1);
-        self.slots += u32::from(taken.slots);
+        self.slots += u64::from(taken.slots);
         self.last = used;
     }
 }

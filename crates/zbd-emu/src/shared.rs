@@ -136,6 +136,7 @@ impl DerefMut for Access<'_> {
 
 impl Drop for Access<'_> {
     fn drop(&mut self) {
+        self.shared.bell.forget(self.device.take_renewed());
         self.shared.bell.expect(self.device.features());
         // It may be that the device can run now.
         self.shared.bell.wake();

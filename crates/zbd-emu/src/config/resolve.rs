@@ -168,8 +168,8 @@ impl Resolved {
 }
 
 impl Resolved {
-    /// Gives a device that is not zoned another size.
-    pub(crate) fn resize(&mut self, sectors: u64) -> Result<()> {
+    /// The geometry of a device that is not zoned with another size.
+    pub(crate) fn resized(&self, sectors: u64) -> Result<Geometry> {
         require(self.model == ZoneModel::None, || {
             "a zoned device cannot change its size: give model=none".to_owned()
         })?;
@@ -177,16 +177,25 @@ impl Resolved {
         require((1..=most).contains(&sectors), || {
             format!("{sectors} sectors are not allowed: give 1 to {most}")
         })?;
-        self.geometry.sectors = sectors;
-        Ok(())
+        Ok(Geometry {
+            sectors,
+            ..self.geometry
+        })
     }
 }
 
 fn serial(text: &str) -> Result<[u8; SERIAL_BYTES]> {
     let mut serial = [0; SERIAL_BYTES];
-    require(text.is_ascii() && text.len() <= SERIAL_BYTES, || {
-        format!("serial={text} is not allowed: give at most {SERIAL_BYTES} characters of ASCII")
-    })?;
+    let printable = text.bytes().all(|byte| byte.is_ascii_graphic());
+    require(
+        printable && !text.contains(',') && text.len() <= SERIAL_BYTES,
+        || {
+            format!(
+                "serial={text} is not allowed: give at most {SERIAL_BYTES} characters of ASCII, no \
+             comma and no space"
+            )
+        },
+    )?;
     serial[..text.len()].copy_from_slice(text.as_bytes());
     Ok(serial)
 }

@@ -133,6 +133,7 @@ fn refusals_name_key_value_and_remedy() {
         ("ring=packed,queue-size=3", &["queue-size=3", "4 to 32768"]),
         ("vectors=129", &["vectors=129", "0 to 128"]),
         ("serial=123456789012345678901", &["serial", "20 characters"]),
+        ("serial=a b", &["serial=a b", "no space"]),
         ("size-max=512", &["size-max=512", "4096"]),
         ("size-max=8g", &["size-max=8g", "below 4g"]),
         ("seg-max=0", &["seg-max=0", "1 to"]),

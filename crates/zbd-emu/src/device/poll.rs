@@ -217,6 +217,8 @@ impl Device {
             return true;
         }
         let mut idle = true;
+        // Nothing more is taken before something is completed, and nothing is on hold.
+        let stalled = self.on_hold && self.held.len() >= self.most_held;
         for index in 0..self.queues.len() {
             let queue = &mut self.queues[index];
             let Some(ring) = &mut queue.ring else {
@@ -235,7 +237,7 @@ impl Device {
             match asked {
                 Ok(waiting) => {
                     queue.armed = !waiting;
-                    idle &= queue.armed;
+                    idle &= queue.armed || stalled;
                 }
                 Err(Broken(reason)) => {
                     self.break_down(reason);

@@ -46,14 +46,16 @@ impl Place {
     };
 
     #[inline]
-    fn advance(&mut self, by: u32, size: u16) {
-        let size = u32::from(size);
-        let mut slot = u32::from(self.slot) + by;
-        while slot >= size {
-            slot -= size;
-            self.wrap = !self.wrap;
+    fn advance(&mut self, by: u64, size: u16) {
+        let size = u64::from(size);
+        let slot = u64::from(self.slot) + by;
+        if slot < size {
+            self.slot = slot as u16;
+        } else {
+            // One lap, but for a driver that does not wait for what it hands out again.
+            self.slot = (slot % size) as u16;
+            self.wrap ^= !(slot / size).is_multiple_of(2);
         }
-        self.slot = slot as u16;
     }
 
     /// How far it is from `self` on to `other`, which comes later.
@@ -192,7 +194,7 @@ impl Packed {
 
     /// Makes the next descriptor a used one and skips as many as it stands for (§2.8.6, §2.8.8).
     #[inline]
-    fn place(&mut self, memory: &RingMemory<'_>, used: Used, slots: u32) -> Result<(), Broken> {
+    fn place(&mut self, memory: &RingMemory<'_>, used: Used, slots: u64) -> Result<(), Broken> {
         let mut flags = if self.next_used.wrap { AVAIL | USED } else { 0 };
         if used.len != 0 {
             flags |= WRITE;
@@ -370,13 +372,13 @@ mod tests {
                     let to = places[(i + ahead) % places.len()];
                     assert_eq!(from.distance(to, size), ahead as u32, "{size}");
                     let mut moved = *from;
-                    moved.advance(ahead as u32, size);
+                    moved.advance(ahead as u64, size);
                     assert_eq!(moved, to);
                 }
             }
         }
         let mut place = Place::FIRST;
-        place.advance(u32::from(u16::MAX), 32768);
+        place.advance(u64::from(u16::MAX), 32768);
         assert_eq!(place.event(), 32767);
     }
 

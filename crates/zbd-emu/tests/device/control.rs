@@ -56,6 +56,30 @@ fn what_is_held_back_is_not_overtaken_after_the_release() {
 }
 
 #[test]
+fn a_driver_that_hands_descriptors_out_twice_stalls_a_device_on_hold() {
+    let mut rig = Rig::ready("queue-size=4,queues=1");
+    rig.put_header(DATA, FLUSH, 0);
+    rig.lay_out(0, 0, DATA, 0, &[1]);
+    rig.control.hold();
+    for _ in 0..4 {
+        rig.offer(0, 0);
+    }
+    rig.kick(0);
+    rig.step();
+    // All are held back, and come again.
+    for _ in 0..4 {
+        rig.offer(0, 0);
+    }
+    rig.kick(0);
+    let mut stepper = rig.stepper.take().unwrap();
+    assert!((0..10).any(|_| stepper.step() == zbd_emu::Step::Idle));
+    assert_eq!(rig.control.counters().requests, 4);
+    rig.control.release();
+    assert!((0..10).any(|_| stepper.step() == zbd_emu::Step::Idle));
+    assert_eq!(rig.used_index(0), 8);
+}
+
+#[test]
 fn a_reset_drops_what_is_held_back() {
     let mut rig = Rig::ready("");
     rig.control.hold();
@@ -115,6 +139,7 @@ fn a_device_without_zones_changes_its_size_and_says_so() {
     // Nobody is told who has no driver.
     assert!(rig.interrupted(0));
     rig.set_status(0);
+    rig.write(0x10, Width::Word, 0);
     rig.control.resize(100).unwrap();
     assert!(!rig.interrupted(0));
 }

@@ -404,11 +404,9 @@ impl Rig {
         let len = u32::from_le_bytes(bytes[..4].try_into().unwrap());
         let id = u16::from_le_bytes(bytes[4..].try_into().unwrap());
         assert_eq!(flags & WRITE != 0, len != 0);
-        let slots: u32 = indices
-            .retire(id.into(), in_order)
-            .iter()
-            .map(|(_, slots)| u32::from(*slots))
-            .sum();
+        let retired = indices.retire(id.into(), in_order);
+        assert!(!retired.is_empty(), "{id} is not in flight");
+        let slots: u32 = retired.iter().map(|(_, slots)| u32::from(*slots)).sum();
         let used = u32::from(indices.used) + slots;
         indices.used = (used % u32::from(indices.size)) as u16;
         indices.used_wrap ^= used >= u32::from(indices.size);

@@ -2,7 +2,7 @@
 
 use zbd_emu::{Fault, ZoneState};
 
-use crate::driver::{APPEND, DATA, FLUSH, IN, OUT, REPORT, RESET, RESET_ALL, Rig};
+use crate::driver::{APPEND, DATA, FLUSH, IN, OUT, REPORT, RESET, RESET_ALL, Rig, Shape, WRITE};
 
 #[test]
 fn an_append_reports_a_sector_that_is_not_its_own_once() {
@@ -39,6 +39,31 @@ fn used_elements_are_falsified() {
     assert_eq!(rig.take_used(0), Some((77, 1)));
     assert_eq!(rig.take_used(0), Some((0, 9)));
     assert_eq!(rig.used_index(0), 3 + 5);
+}
+
+#[test]
+fn used_descriptors_of_a_packed_ring_are_falsified() {
+    let mut rig = Rig::ready("ring=packed,queue-size=16");
+    rig.put_header(DATA, FLUSH, 0);
+    for fault in [
+        Fault::UsedId(0x1_0077),
+        Fault::UsedLen(9),
+        Fault::UsedIndexJump(5),
+        Fault::UsedLen(8),
+    ] {
+        rig.control.inject(fault);
+        let parts = [(DATA, 16, 0), (DATA + 16, 1, WRITE)];
+        rig.submit(0, &parts, Shape::Direct);
+        rig.kick(0);
+        rig.step();
+    }
+    let used = |slot: usize| rig.arena.read(16 * slot + 8, 8);
+    assert_eq!(used(0), [1, 0, 0, 0, 0x77, 0, 0x82, 0x80]);
+    assert_eq!(used(2)[..4], [9, 0, 0, 0]);
+    assert_eq!(used(4)[..4], [1, 0, 0, 0]);
+    // What was expected at 6 is 5 further on.
+    assert_eq!(used(11)[..4], [8, 0, 0, 0]);
+    assert_eq!(used(11)[6..], [0x82, 0x80]);
 }
 
 #[test]

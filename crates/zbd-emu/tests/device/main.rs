@@ -9,6 +9,7 @@ mod driver;
 mod faults;
 mod formats;
 mod function;
+mod hostile;
 mod negotiation;
 mod notifications;
 mod order;

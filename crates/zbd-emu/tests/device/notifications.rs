@@ -46,6 +46,7 @@ fn notifications_are_heard_in_the_width_that_was_negotiated() {
         assert!(!is_heard(&mut rig, |rig| bell(rig, Width::Long, 0)));
         // A register of 16 bits holds no more.
         assert!(is_heard(&mut rig, |rig| bell(rig, Width::Word, 0x7_0000)));
+        assert_eq!(rig.control.last_notification(0), 0);
 
         let mut rig = Rig::ready(&format!("ring={ring},notification-data=on"));
         assert!(!is_heard(&mut rig, |rig| bell(rig, Width::Word, 0)));
@@ -130,4 +131,28 @@ fn an_older_notification_is_true_as_well() {
     rig.step();
     assert_eq!(rig.control.broken(), None);
     assert_eq!(rig.used_index(0), 40);
+}
+
+#[test]
+fn what_was_said_before_a_reset_counts_no_longer() {
+    let mut rig = Rig::ready("notification-data=on");
+    for _ in 0..10 {
+        offer(&mut rig);
+    }
+    // Not looked at before the queue is taken back.
+    rig.kick(0);
+    rig.write(0x16, Width::Word, 0);
+    rig.write(0x3a, Width::Word, 1);
+    assert_eq!(rig.control.last_notification(0), 0);
+    rig.enable(0);
+    offer(&mut rig);
+    rig.step();
+    assert_eq!(rig.control.broken(), None);
+    rig.kick(0);
+    rig.step();
+    assert!(rig.take_used(0).is_some());
+    rig.start(u64::MAX);
+    assert_eq!(rig.control.last_notification(0), 0);
+    rig.step();
+    assert_eq!(rig.control.broken(), None);
 }

@@ -161,7 +161,7 @@ fn an_event_for_a_place_asks_for_one_interrupt_on_its_lap() {
     for (count, place, wrap, expected) in [
         (1, 0, true, true),
         // At 2 of the first lap.
-        (2, 8, true, false),
+        (2, 6, true, false),
         (1, 0, true, false),
         // At 8 of the first lap.
         (2, 0, false, true),
