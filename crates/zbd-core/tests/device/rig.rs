@@ -19,8 +19,13 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 /// Enough for all buffers of a test and small enough to be counted page by page.
 pub(crate) const MEMORY_LEN: usize = 2 << 20;
 
+/// A device configuration. What the environment variable `ZBD_TEST_DEVICE` says comes on top, so
+/// that all tests can be run on rings of every kind.
 pub(crate) fn config(options: &str) -> EmulatedConfig {
-    options.parse().unwrap()
+    let on_top = std::env::var("ZBD_TEST_DEVICE").unwrap_or_default();
+    let parts = [options, &on_top].map(str::to_owned);
+    let all = parts.into_iter().filter(|part| !part.is_empty());
+    all.collect::<Vec<_>>().join(",").parse().unwrap()
 }
 
 pub(crate) fn open_options() -> OpenOptions {
