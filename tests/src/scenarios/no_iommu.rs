@@ -10,6 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use serde_json::Value;
 use vfio_virtio::{
     Error, ErrorKind, HostMemory, Iova, NoIommu, PageSize, PciFunction as _, Translation,
     VfioFunction, VfioOptions,
@@ -19,6 +20,7 @@ use super::Context;
 use crate::inside::claim::Claim;
 use crate::inside::control::Control;
 use crate::inside::hugepages::Reserved;
+use crate::inside::tool;
 
 pub(super) const LIMIT: Duration = Duration::from_secs(30);
 
@@ -77,6 +79,44 @@ pub(super) fn function_is_refused_without_consent(context: &mut Context) -> Resu
     drop(function);
     drop(open(&claim)?);
     claim.give_back()?;
+    Ok(())
+}
+
+pub(super) fn tool_says_what_is_at_stake(context: &mut Context) -> Result<()> {
+    let function = context.function("main")?;
+    let address = function.address();
+    let consent = format!("pci:{address},noiommu=allow");
+    let listed = || -> Result<Value> {
+        let list = tool::run("list --format json")?.json()?;
+        let functions = list["functions"].as_array().context("no functions")?;
+        let ours = functions.iter().find(|one| one["address"] == *address);
+        let ours = ours.context("missing")?.clone();
+        ensure!(ours["iommu"].is_null(), "{ours}");
+        let [hindrance] = &ours["hindrances"].as_array().context("none")?[..] else {
+            bail!("{ours}");
+        };
+        ensure!(hindrance["cause"] == "no IOMMU confines it", "{ours}");
+        ensure!(hindrance["remedy"].to_string().contains(&consent), "{ours}");
+        Ok(ours)
+    };
+    let kernels = listed()?;
+    ensure!(kernels["unconfined"] == false && kernels["zoned"] == "host-managed");
+
+    let bound = tool::run(&format!("bind {address}"))?;
+    for word in [&consent, "all memory", "/dev/vfio/noiommu-"] {
+        ensure!(bound.printed()?.contains(word), "{word}: {bound}");
+    }
+    let ours = listed()?;
+    ensure!(
+        ours["unconfined"] == true && ours["device"] == consent,
+        "{ours}"
+    );
+    ensure!(ours["zoned"].is_null(), "{ours}");
+    let text = tool::run("list")?;
+    ensure!(text.printed()?.contains(&format!("opens as {consent}")));
+    tool::run(&format!("info pci:{address}"))?.refused(3, &["all memory", &consent])?;
+    tool::run(&format!("unbind {address}"))?.printed()?;
+    ensure!(function.driver().as_deref() == Some("virtio-pci"));
     Ok(())
 }
 

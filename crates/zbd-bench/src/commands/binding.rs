@@ -1,6 +1,6 @@
 //! `zbd-bench bind` and `zbd-bench unbind`
 
-use zbd_core::sysfs;
+use zbd_core::sysfs::{self, Confinement};
 
 use crate::{
     cli::{BindArgs, UnbindArgs},
@@ -26,7 +26,17 @@ pub(crate) fn bind(args: &BindArgs) -> Result<(), Failure> {
             other.address
         );
     }
-    text += &format!("open it as pci:{address}, give it back with zbd-bench unbind {address}\n");
+    let group = binding.group.as_ref();
+    let consent = if group.is_some_and(|group| group.confinement == Confinement::None) {
+        text += "no IOMMU confines it: it can read and write all memory of this machine, and only \
+                 root may open it\n";
+        ",noiommu=allow"
+    } else {
+        ""
+    };
+    text += &format!(
+        "open it as pci:{address}{consent}, give it back with zbd-bench unbind {address}\n"
+    );
     print(&text)
 }
 
