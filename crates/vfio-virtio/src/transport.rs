@@ -63,18 +63,20 @@ pub(crate) struct Notification {
     doorbell: Box<dyn Doorbell>,
     /// The queue's index, or what the device wants in its place.
     value: u32,
-    /// What of the ring's position, in its upper half, goes along: all or nothing.
-    position_mask: u32,
+    /// Whether the ring's position goes along.
+    carries_position: bool,
 }
 
 impl Notification {
     /// Tells the device, whose next request will be put at `position`: for a split ring the
     /// available index, for a packed one the offset with the wrap counter on top.
     #[inline]
-    pub(crate) fn send(&self, position: u16) {
-        let position = u32::from(position) << 16;
-        self.doorbell
-            .ring(self.value | (position & self.position_mask));
+    pub(crate) fn send(&self, position: impl FnOnce() -> u16) {
+        let mut value = self.value;
+        if self.carries_position {
+            value |= u32::from(position()) << 16;
+        }
+        self.doorbell.ring(value);
     }
 }
 
@@ -213,7 +215,7 @@ impl Transport {
         Ok(Notification {
             doorbell: self.structures.notify.doorbell(offset, width)?,
             value: value.into(),
-            position_mask: if carries_position { u32::MAX } else { 0 },
+            carries_position,
         })
     }
 

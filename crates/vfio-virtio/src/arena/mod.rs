@@ -150,6 +150,13 @@ impl DmaArena {
         Ok(DmaBuffer::over(block))
     }
 
+    /// An arena that no device reaches.
+    #[cfg(test)]
+    pub(crate) fn for_test(memory: Arc<HostMemory>) -> Self {
+        let pages = (memory.len_bytes() / PAGE) as u32;
+        Self::over(memory, Placement::contiguous(Iova(1 << 32), pages))
+    }
+
     pub(crate) fn id(&self) -> ArenaId {
         ArenaId(Arc::as_ptr(&self.0))
     }

@@ -4,9 +4,7 @@ use super::*;
 
 fn arena(len: usize) -> DmaArena {
     let memory = Arc::new(HostMemory::new(len).unwrap());
-    let pages = (memory.len_bytes() / PAGE) as u32;
-    let placement = Placement::contiguous(Iova(pages::PREFERRED_IOVA), pages);
-    DmaArena::over(memory, placement)
+    DmaArena::for_test(memory)
 }
 
 #[test]

@@ -380,16 +380,6 @@ impl Descriptors {
         }
     }
 
-    pub(super) fn size(&self) -> u16 {
-        self.size
-    }
-
-    /// The first descriptor.
-    #[inline(always)]
-    pub(super) fn first(&self) -> *mut Descriptor {
-        self.first
-    }
-
     /// Writes the descriptor at `index`.
     ///
     /// # Panics

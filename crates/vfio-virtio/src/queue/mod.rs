@@ -37,7 +37,7 @@ mod split;
 mod tests;
 mod wide;
 
-use memory::{Displacement, INDIRECT, PackedTable, SlotMemory, SplitTable, TAIL_LEN_MAX};
+use memory::{Displacement, PackedTable, SlotMemory, SplitTable, TAIL_LEN_MAX};
 use packed::PackedRing;
 use split::SplitRing;
 use wide::Wide;
@@ -227,9 +227,10 @@ impl<C: Copy + Default> Virtqueue<C> {
                 next_free,
             })
             .collect();
+        let in_order = features.contains(Features::IN_ORDER);
         let ring = match memory.format() {
             Format::Split => Ring::Split(SplitRing::new(&memory)),
-            Format::Packed => Ring::Packed(PackedRing::new(&memory)),
+            Format::Packed => Ring::Packed(PackedRing::new(&memory, in_order)),
         };
         let mut queue = Self {
             ring,
@@ -241,7 +242,7 @@ impl<C: Copy + Default> Virtqueue<C> {
             popped: 0,
             returned: 0,
             event_idx: features.contains(Features::EVENT_IDX),
-            in_order: features.contains(Features::IN_ORDER),
+            in_order,
             wide: Wide::new(chains, slots.len()),
             slots,
             index,
@@ -325,7 +326,7 @@ impl<C: Copy + Default> Virtqueue<C> {
                     self.displacement,
                 );
                 let table = slot.memory.table(self.displacement);
-                ring.put(table, table_len, id as u16, INDIRECT);
+                ring.put_table(table, table_len, id as u16);
             }
         }
         Ok(())
@@ -373,26 +374,26 @@ impl<C: Copy + Default> Virtqueue<C> {
         // device, which publishes its wish and then looks at the ring again, would otherwise sleep
         // while we see the wish of before (VIRTIO 1.3, 2.7.13.4.1 and 2.8.21.3.1). A store followed
         // by a load needs the full fence.
-        let (is_wanted, position) = match &mut self.ring {
+        self.published = pushed;
+        let is_wanted = match &mut self.ring {
             Ring::Split(ring) => {
                 let (old, new) = (published as u16, pushed as u16);
                 ring.publish(new);
                 fence(Ordering::SeqCst);
-                (ring.wants_notification(self.event_idx, old, new), new)
+                ring.wants_notification(self.event_idx, old, new)
             }
             Ring::Packed(ring) => {
-                let added = ring.publish();
+                let published = ring.publish();
                 fence(Ordering::SeqCst);
-                (
-                    ring.wants_notification(self.event_idx, added),
-                    ring.position(),
-                )
+                ring.wants_notification(self.event_idx, published)
             }
         };
-        self.published = pushed;
         if is_wanted {
             self.doorbells += 1;
-            self.notification.send(position);
+            self.notification.send(|| match &self.ring {
+                Ring::Split(_) => pushed as u16,
+                Ring::Packed(ring) => ring.position(),
+            });
         }
     }
 
@@ -417,8 +418,8 @@ impl<C: Copy + Default> Virtqueue<C> {
                 }
                 Err(violation) => return Err(self.poison(violation)),
             },
-            Ring::Packed(_) if self.in_order => None,
             Ring::Packed(ring) => match ring.used() {
+                None if self.in_order => None,
                 None => return Ok(None),
                 used => {
                     ring.advance(1);

@@ -226,7 +226,7 @@ impl<C: Copy + Default> Virtqueue<C> {
                 if let Some(table) = &mut record.table {
                     fill::<PackedTable>(table, parts);
                     let len = (parts.len() * Descriptor::LEN) as u32;
-                    ring.put(table.iova(), len, id as u16, INDIRECT);
+                    ring.put_table(table.iova(), len, id as u16);
                 }
             }
             (Ring::Split(ring), Chains::Direct) => {
@@ -289,7 +289,7 @@ impl<C: Copy + Default> Virtqueue<C> {
                         Err(violation) => return Err(self.poison(violation)),
                     }
                 }
-                Ring::Packed(ring) => match ring.used() {
+                Ring::Packed(ring) => match ring.used_in_order() {
                     Some((id, len)) => (id, len, u64::MAX),
                     None => return Ok(None),
                 },

@@ -73,6 +73,8 @@ pub struct IoQueue {
     broken: Option<(ErrorKind, String)>,
     /// Requests that have ended otherwise than by the ring, to be handed out.
     ended: VecDeque<Completion>,
+    /// What a slower path hands to [`poll`](Self::poll); empty otherwise.
+    out: Option<Completion>,
     /// How many requests the device has whose time was up.
     expired: usize,
     /// When the time of the first request is up; no later than that, perhaps earlier.
@@ -110,6 +112,7 @@ impl IoQueue {
             commits: 0,
             broken: None,
             ended: VecDeque::new(),
+            out: None,
             expired: 0,
             next_due: Due::NEVER,
             opened: Instant::now(),
@@ -304,27 +307,29 @@ impl IoQueue {
     /// [reset](Self::recover).
     #[inline(always)]
     pub fn poll(&mut self) -> Option<Completion> {
+        // What is not as simple comes by way of a field, so that the simple is made in registers.
         match self.queue.pop() {
-            Ok(Some(done)) => self.complete(done),
-            Ok(None) => self.poll_idle(),
-            Err(error) => {
-                self.fail(error.into());
-                self.ended.pop_front()
+            Ok(Some(done)) => {
+                self.idle_polls = 0;
+                if let Some(sector) = self.place(&done) {
+                    return Some(Completion {
+                        token: done.context.token,
+                        result: Ok(sector),
+                        buffer: done.buffer,
+                    });
+                }
+                self.complete_rare(done);
             }
+            Ok(None) => {
+                self.idle_polls = self.idle_polls.wrapping_add(1);
+                if !self.idle_polls.is_multiple_of(POLLS_PER_LOOK) && self.ended.is_empty() {
+                    return None;
+                }
+                self.look_around();
+            }
+            Err(error) => self.poll_failed(error),
         }
-    }
-
-    #[inline(always)]
-    fn complete(&mut self, done: BlkCompletion<Tag>) -> Option<Completion> {
-        self.idle_polls = 0;
-        match self.place(&done) {
-            Some(sector) => Some(Completion {
-                token: done.context.token,
-                result: Ok(sector),
-                buffer: done.buffer,
-            }),
-            None => self.complete_rare(done),
-        }
+        self.out.take()
     }
 
     /// Where the data of a request that was carried out begin; nothing if there is something else
@@ -343,14 +348,5 @@ impl IoQueue {
         } else {
             None
         }
-    }
-
-    #[inline]
-    fn poll_idle(&mut self) -> Option<Completion> {
-        self.idle_polls = self.idle_polls.wrapping_add(1);
-        if self.idle_polls.is_multiple_of(POLLS_PER_LOOK) || !self.ended.is_empty() {
-            return self.look_around();
-        }
-        None
     }
 }

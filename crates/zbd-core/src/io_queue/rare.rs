@@ -85,7 +85,7 @@ impl IoQueue {
     /// What [`poll`](Self::poll) does when the ring has nothing, every so often.
     #[cold]
     #[inline(never)]
-    pub(super) fn look_around(&mut self) -> Option<Completion> {
+    pub(super) fn look_around(&mut self) {
         if self.ended.is_empty() {
             if self.idle_polls.is_multiple_of(POLLS_PER_LOOK) {
                 self.look();
@@ -97,7 +97,15 @@ impl IoQueue {
                 self.check_device();
             }
         }
-        self.ended.pop_front()
+        self.out = self.ended.pop_front();
+    }
+
+    /// What [`poll`](Self::poll) does when the device breaks the rules.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn poll_failed(&mut self, error: vfio_virtio::Error) {
+        self.fail(error.into());
+        self.out = self.ended.pop_front();
     }
 
     /// Looks at what needs no ring: announcements and times that are up.
@@ -253,11 +261,12 @@ impl IoQueue {
     /// Completes what failed, what has a hidden buffer, and what nobody waits for any more.
     #[cold]
     #[inline(never)]
-    pub(super) fn complete_rare(&mut self, done: BlkCompletion<Tag>) -> Option<Completion> {
+    pub(super) fn complete_rare(&mut self, done: BlkCompletion<Tag>) {
         let mut done = Some(done);
         while let Some(next) = done {
-            if let Some(completion) = self.judge(next) {
-                return Some(completion);
+            self.out = self.judge(next);
+            if self.out.is_some() {
+                return;
             }
             done = match self.queue.pop() {
                 Ok(next) => next,
@@ -267,7 +276,7 @@ impl IoQueue {
                 }
             };
         }
-        self.ended.pop_front()
+        self.out = self.ended.pop_front();
     }
 
     /// What a request that the device has returned comes to; nothing if its time was up before.
