@@ -1,6 +1,6 @@
 //! Which interrupt vector announces what.
 
-use super::watch::{Meaning, Source};
+use super::watch::{Meaning, Notices, Source};
 use crate::{Error, ErrorKind, EventFd, PciFunction, Result, event};
 
 /// The vectors of a device: one for its configuration and one for each queue, or shared ones where
@@ -75,9 +75,19 @@ impl Interrupts {
         Some(queue.vector)
     }
 
-    /// Yields the events of the queues in their order.
-    pub(super) fn take_events(&mut self) -> impl Iterator<Item = EventFd> {
-        self.queues.drain(..).map(|queue| queue.event)
+    /// Yields the events of the queues in their order. Announcements are delivered to them, too, so
+    /// that whoever waits for a queue learns of them.
+    pub(super) fn take_events(&mut self, notices: &Notices) -> Result<Vec<EventFd>> {
+        let mut events = Vec::new();
+        for queue in self.queues.drain(..) {
+            let event = duplicate(&queue.event)?;
+            notices.add_hook(Box::new(move || {
+                // Fails only where the counter is full, and then it wakes all the same.
+                drop(event.write(1));
+            }));
+            events.push(queue.event);
+        }
+        Ok(events)
     }
 }
 

@@ -226,7 +226,7 @@ impl ConfiguredDevice {
     /// the platform announce cannot be waited for.
     pub fn start<C: Copy + Default>(mut self) -> Result<(RunningDevice, Vec<Virtqueue<C>>)> {
         let core = Arc::clone(&self.core);
-        let mut events = self.interrupts.take_events();
+        let mut events = self.interrupts.take_events(&core.notices)?.into_iter();
         let queues: Vec<_> = mem::take(&mut self.queues)
             .into_iter()
             .zip(0..)
@@ -235,7 +235,6 @@ impl ConfiguredDevice {
                 Virtqueue::new(core, memory, index, notification, events.next())
             })
             .collect();
-        drop(events);
         // Cannot have been set before: a device starts once.
         let _ = core.config_vector.set(self.interrupts.config_vector);
         let mut sources = mem::take(&mut self.interrupts.sources);

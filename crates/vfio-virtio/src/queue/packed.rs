@@ -177,7 +177,7 @@ impl PackedRing {
             return (begin..end).contains(&event);
         }
         // The batch began in the lap before.
-        let before = event ^ usize::from(EVENT_WRAP) * size_of::<Element>();
+        let before = event ^ (usize::from(EVENT_WRAP) * size_of::<Element>());
         event < end || (begin..offset(self.end)).contains(&before)
     }
 
@@ -291,7 +291,11 @@ mod tests {
 
     /// The place that is reached after `count` elements, as an event has it.
     fn place(count: usize, size: usize) -> u16 {
-        let wrap = if count / size % 2 == 0 { EVENT_WRAP } else { 0 };
+        let wrap = if (count / size).is_multiple_of(2) {
+            EVENT_WRAP
+        } else {
+            0
+        };
         (count % size) as u16 | wrap
     }
 

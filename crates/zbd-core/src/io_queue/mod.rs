@@ -165,18 +165,23 @@ impl IoQueue {
         self.queue.in_flight() < self.queue.slots()
     }
 
-    /// Asks for an interrupt at the next completion and waits for it, for `timeout` at the most;
-    /// returns at once if something is to be polled already. Only on a queue that was opened with
+    /// Asks for an interrupt at the next completion and waits for it, for an announcement of the
+    /// device, or until the time of a request is up, for `timeout` at the most; returns at once if
+    /// something is to be polled already. Only on a queue that was opened with
     /// [`Interrupts::PerQueue`](crate::Interrupts::PerQueue). It may return early; what it means
     /// is: poll.
     ///
     /// # Errors
     /// [`ErrorKind::Unsupported`] if the queue has no interrupt.
     pub fn wait(&mut self, timeout: Duration) -> Result<()> {
-        if !self.ended.is_empty() || self.device.attention() != self.seen {
+        self.look();
+        if !self.ended.is_empty() {
             return Ok(());
         }
-        Ok(self.queue.wait(timeout)?)
+        let due = self.next_due.remaining(self.opened.elapsed());
+        let waited = self.queue.wait(due.map_or(timeout, |due| due.min(timeout)));
+        self.look();
+        Ok(waited?)
     }
 
     /// How often the device has been notified of new requests.

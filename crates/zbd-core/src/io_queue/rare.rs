@@ -128,9 +128,7 @@ impl IoQueue {
         if self.queue.is_stale() {
             self.renew();
         }
-        if self.broken.is_none() {
-            self.check_device();
-        }
+        self.check_device();
         let changes = self.device.config_changes();
         if self.broken.is_none() && changes != mem::replace(&mut self.config_changes, changes) {
             self.read_capacity();
@@ -145,13 +143,13 @@ impl IoQueue {
 
     /// Ends all requests in flight: the device will not return them, and keeps their memory.
     pub(super) fn fail(&mut self, error: Error) {
-        if self.broken.is_some() {
-            return;
+        let is_gone = error.kind() == ErrorKind::DeviceGone;
+        match &self.broken {
+            // What has failed can still go.
+            Some((kind, _)) if !is_gone || *kind == ErrorKind::DeviceGone => return,
+            _ if is_gone => self.announce(DeviceEvent::Gone),
+            _ => self.announce(DeviceEvent::Failed),
         }
-        self.announce(match error.kind() {
-            ErrorKind::DeviceGone => DeviceEvent::Gone,
-            _ => DeviceEvent::Failed,
-        });
         self.broken = Some((error.kind(), error.to_string()));
         for tag in self.queue.abandon() {
             if !tag.is_expired() {

@@ -1,5 +1,7 @@
 //! What is remembered of a request in flight.
 
+use std::time::Duration;
+
 use crate::Sector;
 
 /// What is remembered of a request in flight.
@@ -75,7 +77,7 @@ impl Due {
     const FARTHEST: u128 = i32::MAX as u128;
 
     /// The first whole millisecond that is `timeout` after `now`, both since the queue was opened.
-    pub(super) fn after(now: std::time::Duration, timeout: std::time::Duration) -> Self {
+    pub(super) fn after(now: Duration, timeout: Duration) -> Self {
         let timeout = timeout.as_millis().min(Self::FARTHEST - 2) + 1;
         match (now.as_millis() + timeout) as u32 {
             0 => Self(1),
@@ -84,9 +86,16 @@ impl Due {
     }
 
     /// Whether the time has come at `now`.
-    pub(super) fn has_come(self, now: std::time::Duration) -> bool {
+    pub(super) fn has_come(self, now: Duration) -> bool {
         let behind = (now.as_millis() as u32).wrapping_sub(self.0);
         self != Self::NEVER && behind.cast_signed() >= 0
+    }
+
+    /// How long it is until then; `None` for never.
+    pub(super) fn remaining(self, now: Duration) -> Option<Duration> {
+        let ahead = self.0.wrapping_sub(now.as_millis() as u32).cast_signed();
+        let ahead = u64::try_from(ahead).unwrap_or(0);
+        (self != Self::NEVER).then(|| Duration::from_millis(ahead))
     }
 
     /// The earlier of two times.
@@ -101,8 +110,6 @@ impl Due {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]
@@ -121,6 +128,8 @@ mod tests {
             for later in 0..10 {
                 let now = Duration::from_millis(begin + later);
                 assert!(!due.has_come(now), "{begin} + {later}");
+                let remaining = due.remaining(now).unwrap();
+                assert!(due.has_come(now + remaining), "{begin} + {later}");
             }
             for later in [12, 13, 1000, 1 << 30] {
                 let now = Duration::from_millis(begin + later);
@@ -128,6 +137,7 @@ mod tests {
             }
         }
         assert!(!Due::NEVER.has_come(Duration::from_secs(5)));
+        assert_eq!(Due::NEVER.remaining(Duration::from_secs(5)), None);
     }
 
     #[test]
