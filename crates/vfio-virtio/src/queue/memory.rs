@@ -287,7 +287,7 @@ impl SlotMemory {
         status: u8,
         displacement: Displacement,
     ) -> u32 {
-        self.write_ends(head, status);
+        self.write_ends(head, tail_len, status);
         let tail = self.tail(tail_len, displacement);
         // SAFETY: the pointers lead to this slot's lines for as long as this value exists (see the
         // type). `&mut self` makes this the only access of this process, and the device does not
@@ -312,13 +312,17 @@ impl SlotMemory {
         }
     }
 
-    /// Writes a request's head and presets its status. Its chain lies elsewhere.
+    /// Writes a request's head and presets its tail, where an earlier request's may still be: the
+    /// status with `status`, and the value with one that no device means. Its chain lies elsewhere.
     #[inline(always)]
-    pub(super) fn write_ends(&mut self, head: [u64; 2], status: u8) {
+    pub(super) fn write_ends(&mut self, head: [u64; 2], tail_len: u32, status: u8) {
         // SAFETY: as in `write`.
         unsafe {
             (&raw mut (*self.0).head[0]).write_volatile(head[0].to_le());
             (&raw mut (*self.0).head[1]).write_volatile(head[1].to_le());
+            if tail_len == TAIL_LEN_MAX {
+                (&raw mut (*self.0).value).write_volatile(u64::MAX);
+            }
             (&raw mut (*self.0).status).write_volatile(status);
         }
     }

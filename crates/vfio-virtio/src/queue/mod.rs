@@ -100,8 +100,8 @@ pub struct Used<C> {
     pub context: C,
     /// The status byte that ends the request's tail.
     pub status: u8,
-    /// The le64 before the status byte. Only requests with [`Tail::ValueAndStatus`] have one; for
-    /// others it is some older one.
+    /// The le64 before the status byte, all ones if the device did not write it. Only requests with
+    /// [`Tail::ValueAndStatus`] have one; for others it is some older one.
     pub value: u64,
     /// How many bytes the device says it wrote, data and tail together; never more than there was
     /// room for, and 0 where a packed ring's device does not say.

@@ -139,7 +139,7 @@ impl<C: Copy + Default> Virtqueue<C> {
             Err(refusal) => return Err(self.reject(buffer, flags, refusal)),
         };
         let slot = &mut self.slots[id as usize];
-        slot.memory.write_ends(head, status);
+        slot.memory.write_ends(head, tail.len(), status);
         let mut parts = mem::take(&mut self.wide.parts);
         parts.push(Part {
             address: slot.memory.head(self.displacement),

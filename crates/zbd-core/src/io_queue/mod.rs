@@ -276,7 +276,12 @@ impl IoQueue {
                 .map_err(|rejected| self.hand_back(request_type, at, rejected));
         }
         let data = match request {
-            Request::Report { buffer, .. } => Data::FromDevice(buffer),
+            Request::Report { mut buffer, .. } => {
+                // An earlier report that is still there must not be taken for the device's answer:
+                // it begins with the number of zones.
+                buffer.write_at(0, &[0; 8]);
+                Data::FromDevice(buffer)
+            }
             Request::GetId { mut buffer } | Request::GetLifetime { mut buffer } => {
                 // Devices write no more than they have to say.
                 buffer.fill(0);

@@ -23,6 +23,10 @@ pub(super) const WRITE_ZEROES: Features = Features::bit(binding::VIRTIO_BLK_F_WR
 pub(super) const LIFETIME: Features = Features::bit(15);
 pub(super) const SECURE_ERASE: Features = Features::bit(binding::VIRTIO_BLK_F_SECURE_ERASE);
 
+/// The greatest number of zones: what is kept of each, and how long it takes to ask for all of them,
+/// must not be up to the device. That of zones of 256 MiB on a petabyte.
+const MOST_ZONES: u32 = 1 << 22;
+
 /// The names of the block device's features, for people.
 pub(super) const NAMES: &[(Features, &str)] = &[
     (RO, "ro"),
@@ -375,6 +379,14 @@ impl Raw {
                 "{zone_count} zones of {zone_sectors} sectors are too many"
             ))
         })?;
+        if zone_count > MOST_ZONES {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                format!(
+                    "the device has {zone_count} zones of {zone_sectors} sectors, more than the {MOST_ZONES} that are supported; use larger zones"
+                ),
+            ));
+        }
         let write_granularity = lcm(granularity.into(), self.block_size.into())
             .and_then(|n| u32::try_from(n).ok())
             .ok_or_else(|| {

@@ -20,7 +20,8 @@ use crate::{
 const BLOCK_DEVICE: u16 = 2;
 /// How many zones are asked for at once while opening: a report of 256 KiB.
 const REPORT_ZONES: u32 = 4095;
-/// How long a report may take while opening.
+/// How long the reports may take while opening, all of them: a device may report as few zones at a
+/// time as it likes.
 const REPORT_TIME: Duration = Duration::from_secs(30);
 
 /// A device that has been opened.
@@ -125,10 +126,11 @@ fn shapes(
     let mut shapes = Vec::new();
     let zones = zones_per_report(grid.zone_count, max_segment);
     let mut buffer = report_buffer(device.arena(), zones)?;
+    let deadline = Instant::now() + REPORT_TIME;
     while (shapes.len() as u32) < grid.zone_count {
         let first = ZoneId(shapes.len() as u32);
         let zones;
-        (zones, buffer) = report(queue, device, grid, first, buffer)?;
+        (zones, buffer) = report(queue, device, grid, (first, deadline), buffer)?;
         if zones.is_empty() {
             return Err(Error::new(
                 ErrorKind::Protocol,
@@ -155,7 +157,7 @@ fn report(
     queue: &mut BlkQueue<Tag>,
     device: &RunningDevice,
     grid: &ZoneGrid,
-    first: ZoneId,
+    (first, deadline): (ZoneId, Instant),
     mut buffer: DmaBuffer,
 ) -> Result<(Vec<Zone>, DmaBuffer)> {
     // What the device leaves unwritten must not look like a report.
@@ -170,18 +172,17 @@ fn report(
         )
         .map_err(|rejected| rejected.error)?;
     queue.commit();
-    let begun = Instant::now();
     let done = loop {
+        if Instant::now() > deadline {
+            return Err(Error::new(
+                ErrorKind::Timeout,
+                format!("the device has not reported all zones after {REPORT_TIME:?}"),
+            ));
+        }
         if let Some(done) = queue.pop()? {
             break done;
         }
         device.check_alive()?;
-        if begun.elapsed() > REPORT_TIME {
-            return Err(Error::new(
-                ErrorKind::Timeout,
-                format!("the device has not reported its zones after {REPORT_TIME:?}"),
-            ));
-        }
         std::thread::sleep(Duration::from_micros(20));
     };
     if let Some((kind, what)) = done.status.error() {
