@@ -10,6 +10,7 @@ pub mod hugepages;
 pub mod init;
 pub mod kernel_log;
 pub mod kernel_view;
+pub mod marker;
 pub mod panel;
 pub mod record;
 pub mod tool;

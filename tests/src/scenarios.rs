@@ -13,6 +13,7 @@ pub mod driver_io;
 pub mod driver_refusals;
 pub mod driver_zones;
 pub mod kernel;
+pub mod measure;
 pub mod no_iommu;
 pub mod removal;
 pub mod shim;
@@ -173,6 +174,7 @@ impl Scenario {
     /// If there is none.
     pub fn by_name(name: &str) -> Result<&'static Self> {
         ALL.iter()
+            .chain(measure::ALL)
             .find(|scenario| scenario.name == name)
             .with_context(|| format!("no scenario {name}"))
     }

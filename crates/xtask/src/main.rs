@@ -28,7 +28,7 @@ fn main() -> ExitCode {
     let done = match arguments[..] {
         ["test"] => test::run(),
         ["setup"] => setup::run(),
-        ["bench"] => bench::run(),
+        ["bench", ref options @ ..] => bench::run(options),
         ["guest-build"] => static_guest::run(),
         _ => {
             eprintln!("{USAGE}");

@@ -1,5 +1,6 @@
 //! One boot of a machine, from the images to the report.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
@@ -20,6 +21,15 @@ use super::{images, initramfs, selection};
 const ATTEMPTS: u32 = 3;
 const SIGABRT: i32 = 6;
 
+/// What a boot has beyond what its machine always has.
+#[derive(Debug, Default)]
+pub struct Additions {
+    /// Programs that the guest finds in `/bin`.
+    pub programs: Vec<PathBuf>,
+    /// Arguments for QEMU.
+    pub arguments: Vec<String>,
+}
+
 /// A boot that came to its end.
 #[derive(Debug)]
 pub struct Boot {
@@ -38,21 +48,34 @@ impl Boot {
     /// # Errors
     /// Says why the machine could not be booted, or where it stopped, and how to mend it.
     pub fn run(machine: &'static Machine) -> Result<Self> {
+        Self::carry_out(machine, selection::selected(machine), &Additions::default())
+    }
+
+    /// Boots `machine` with additions and runs some scenarios, one boot at a time.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub fn carry_out(
+        machine: &'static Machine,
+        scenarios: Vec<String>,
+        additions: &Additions,
+    ) -> Result<Self> {
         static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
         let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         let plan = Plan {
             machine: machine.name.into(),
-            scenarios: selection::selected(machine),
+            scenarios,
         };
         let parts = Parts::gather()?;
         let directory = parts.run_directory(machine.name);
         let _ = fs::remove_dir_all(&directory);
         fs::create_dir_all(&directory).with_context(|| format!("{}", directory.display()))?;
-        initramfs::write(&parts, machine, &plan, &directory.join(files::INITRAMFS))?;
+        let initramfs = directory.join(files::INITRAMFS);
+        initramfs::write(&parts, machine, &plan, &additions.programs, &initramfs)?;
         let start = Instant::now();
         for aborted in 0..ATTEMPTS {
             images::create(machine, &directory)?;
-            let status = run_once(machine, &parts, &directory)?;
+            let status = run_once(machine, &parts, &additions.arguments, &directory)?;
             if status.signal() == Some(SIGABRT) {
                 // A known race in QEMU's emulation; nothing that the guest or our code could do.
                 println!(
@@ -101,6 +124,21 @@ impl Boot {
         })
     }
 
+    /// What a scenario measured.
+    ///
+    /// # Errors
+    /// If it failed, or was not run.
+    pub fn metrics(&self, scenario: &str) -> Result<&BTreeMap<String, f64>> {
+        let logs = self.directory.display();
+        let outcome = self.report.outcomes.get(scenario);
+        let outcome =
+            outcome.with_context(|| format!("{scenario} did not end (logs in {logs})"))?;
+        match &outcome.failure {
+            None => Ok(&outcome.metrics),
+            Some(failure) => bail!("{scenario}: {failure} (logs in {logs})"),
+        }
+    }
+
     /// Passes if the scenario passed, and prints what it measured.
     ///
     /// # Panics
@@ -124,10 +162,16 @@ impl Boot {
 }
 
 /// Runs QEMU to its end, or for as long as the machine's limit allows.
-fn run_once(machine: &Machine, parts: &Parts, directory: &Path) -> Result<ExitStatus> {
+fn run_once(
+    machine: &Machine,
+    parts: &Parts,
+    arguments: &[String],
+    directory: &Path,
+) -> Result<ExitStatus> {
     let log = File::create(directory.join(files::QEMU))?;
     let mut command = qemu::command(machine, parts, directory);
     command
+        .args(arguments)
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)
         .stderr(log);

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use cpio::newc::{Builder, trailer};
@@ -15,11 +15,17 @@ const DIRECTORY: u32 = 0o040_755;
 const PROGRAM: u32 = 0o100_755;
 const FILE: u32 = 0o100_644;
 
-/// Writes the initramfs with which `machine` carries out `plan` to `path`.
+/// Writes the initramfs with which `machine` carries out `plan` to `path`; `programs` are added.
 ///
 /// # Errors
 /// Names the file that is missing, or could not be written.
-pub fn write(parts: &Parts, machine: &Machine, plan: &Plan, path: &Path) -> Result<()> {
+pub fn write(
+    parts: &Parts,
+    machine: &Machine,
+    plan: &Plan,
+    programs: &[PathBuf],
+    path: &Path,
+) -> Result<()> {
     let mut archive = Vec::new();
     for directory in [
         "bin",
@@ -46,6 +52,11 @@ pub fn write(parts: &Parts, machine: &Machine, plan: &Plan, path: &Path) -> Resu
         PROGRAM,
         &read(&parts.program("zbd-bench"))?,
     )?;
+    for program in programs {
+        let name = program.file_name().context("a program without a name")?;
+        let inside = format!("bin/{}", name.display());
+        archive = entry(archive, &inside, PROGRAM, &read(program)?)?;
+    }
     archive = entry(archive, plan::PATH, FILE, &serde_json::to_vec(plan)?)?;
     let modules = parts.kernel().join("modules");
     let order = read(&parts.kernel().join("modules.order"))?;

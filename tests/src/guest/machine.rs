@@ -88,7 +88,7 @@ impl Machine {
     /// The machine of this name.
     #[must_use]
     pub fn by_name(name: &str) -> Option<&'static Self> {
-        [&main, &narrow, &unconfined]
+        [&main, &narrow, &unconfined, &bench]
             .into_iter()
             .find(|machine| machine.name == name)
     }
@@ -247,6 +247,58 @@ pub static unconfined: Machine = Machine {
     ],
     arguments: &[],
     limit: Duration::from_secs(300),
+};
+
+/// What is measured on: disks that differ in one thing each.
+#[expect(
+    non_upper_case_globals,
+    reason = "the scenarios' list names machines in lower case"
+)]
+pub static bench: Machine = Machine {
+    name: "bench",
+    iommu: Iommu::Intel { bits: 48 },
+    disks: &[
+        Disk {
+            name: "merged-split",
+            slot: 0x10,
+            ..MEASURED
+        },
+        Disk {
+            name: "merged-packed",
+            slot: 0x11,
+            properties: "packed=on",
+            ..MEASURED
+        },
+        Disk {
+            name: "unmerged-split",
+            slot: 0x12,
+            properties: "request-merging=off",
+            ..MEASURED
+        },
+        Disk {
+            name: "unmerged-packed",
+            slot: 0x13,
+            properties: "request-merging=off,packed=on",
+            ..MEASURED
+        },
+    ],
+    arguments: &[],
+    limit: Duration::from_secs(3600),
+};
+
+/// One zone takes all that a job writes.
+const MEASURED: Disk = Disk {
+    bytes: 8 * 128 * MIB,
+    zones: Some(Geometry {
+        zone_size: 128 * MIB,
+        zone_capacity: 128 * MIB,
+        conventional: 0,
+        max_open: 0,
+        max_active: 0,
+        max_append: MIB / 4,
+        block: 4096,
+    }),
+    ..DISK
 };
 
 /// The shim's panel: counters to read, controls to write. Every machine has it.

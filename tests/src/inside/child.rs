@@ -4,11 +4,13 @@
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
 /// Runs `command` for at most `limit`, in a process group that does not outlive it.
 ///
@@ -25,16 +27,7 @@ pub fn run(command: &mut Command, limit: Duration) -> Result<()> {
         .spawn()
         .context("cannot start the scenario")?;
     let group = Pid::from_child(&child);
-    let deadline = Instant::now() + limit;
-    let ended = loop {
-        if let Some(status) = child.try_wait()? {
-            break Some(status);
-        }
-        if Instant::now() >= deadline {
-            break None;
-        }
-        std::thread::sleep(Duration::from_millis(2));
-    };
+    let ended = wait(&mut child, limit)?;
     // Fails where nothing of the group is left, which is as well.
     let _ = kill_process_group(group, Signal::KILL);
     let _ = child.wait();
@@ -45,6 +38,22 @@ pub fn run(command: &mut Command, limit: Duration) -> Result<()> {
         Some(status) if status.code() == Some(1) => bail!("{}", tail(&printed)),
         Some(status) => bail!("{status}: {}", tail(&printed)),
         None => bail!("still running after {limit:?}: {}", tail(&printed)),
+    }
+}
+
+/// Waits for a process to end, without ever waking up meanwhile: what the guest does is counted.
+fn wait(child: &mut Child, limit: Duration) -> Result<Option<ExitStatus>> {
+    let process = pidfd_open(Pid::from_child(child), PidfdFlags::empty())?;
+    let deadline = Instant::now() + limit;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let left = Timespec::try_from(left).context("the limit is too long")?;
+        match poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&left)) {
+            Ok(0) => return Ok(None),
+            Ok(_) => return Ok(Some(child.wait()?)),
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error).context("cannot wait for the scenario"),
+        }
     }
 }
 

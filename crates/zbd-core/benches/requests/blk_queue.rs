@@ -12,10 +12,8 @@ use zbd_emu::{EmulatedFunction, Stepper};
 use crate::{
     Driver, LEN,
     quiet::{Bell, QuietFunction},
+    rings::Rings,
 };
-
-/// The device of this and the other layers: no data are kept, one zone takes all that is written.
-pub(crate) const DEVICE: &str = "zones=2,zone-size=64g,store=null,queue-size=256";
 
 /// `TYPE` is the request type, known when compiling, as it is where a request is made.
 pub(crate) struct Layer<const TYPE: u32> {
@@ -26,14 +24,17 @@ pub(crate) struct Layer<const TYPE: u32> {
     _device: RunningDevice,
 }
 
-pub(crate) fn open<const TYPE: u32>() -> Layer<TYPE> {
-    let config = DEVICE.parse().expect("the device string is well-formed");
+pub(crate) fn open<const TYPE: u32>(rings: Rings) -> Layer<TYPE> {
+    let config = rings
+        .device()
+        .parse()
+        .expect("the device string is well-formed");
     let (function, stepper) = EmulatedFunction::stepped(&config).expect("the device starts");
     let (function, bell) = QuietFunction::new(function);
     let negotiation = Negotiation::begin(Arc::new(function), 2).expect("it is a block device");
     let offered: Features = negotiation.offered();
     let mut device = negotiation
-        .accept(offered, 4 << 20)
+        .accept(offered, 8 << 20)
         .expect("its features are accepted");
     device
         .add_queue(QueueOptions::default())
@@ -72,6 +73,20 @@ impl<const TYPE: u32> Driver for Layer<TYPE> {
             }
         }
         self.queue.commit();
+    }
+
+    fn submit_one_by_one(&mut self, first: u64, batch: u64) {
+        for (buffer, i) in self.buffers[..batch as usize].iter_mut().zip(first..) {
+            let data = Data::ToDevice(buffer.take().expect("the last batch has been reaped"));
+            let at = Sector(if TYPE == RequestType::OUT.0 { i * 8 } else { 0 });
+            let pushed = self.queue.push(RequestType(TYPE), at, data, i);
+            assert!(pushed.is_ok(), "there is room for a batch");
+            self.queue.commit();
+        }
+    }
+
+    fn doorbells(&self) -> u64 {
+        self.queue.doorbells()
     }
 
     fn step(&mut self) {

@@ -27,6 +27,14 @@ impl Driver for Layer {
         }
     }
 
+    fn submit_one_by_one(&mut self, first: u64, batch: u64) {
+        self.submit(first, batch);
+    }
+
+    fn doorbells(&self) -> u64 {
+        0
+    }
+
     fn step(&mut self) {}
 
     fn reap(&mut self) -> u64 {

@@ -8,8 +8,8 @@ use zbd_emu::{EmulatedFunction, Stepper};
 
 use crate::{
     Driver, LEN,
-    blk_queue::DEVICE,
     quiet::{Bell, QuietFunction},
+    rings::Rings,
 };
 
 /// `TYPE` is the request type, known when compiling, as it is where a request is made.
@@ -20,8 +20,11 @@ pub(crate) struct Layer<const TYPE: u32> {
     bell: Arc<Bell>,
 }
 
-pub(crate) fn open<const TYPE: u32>() -> Layer<TYPE> {
-    let config = DEVICE.parse().expect("the device string is well-formed");
+pub(crate) fn open<const TYPE: u32>(rings: Rings) -> Layer<TYPE> {
+    let config = rings
+        .device()
+        .parse()
+        .expect("the device string is well-formed");
     let (function, mut stepper) = EmulatedFunction::stepped(&config).expect("the device starts");
     let (function, bell) = QuietFunction::new(function);
     // Opening waits for a zone report, so the device must be stepped meanwhile.
@@ -32,6 +35,7 @@ pub(crate) fn open<const TYPE: u32>() -> Layer<TYPE> {
     while !opening.is_finished() {
         bell.pass_on();
         stepper.run_until_idle();
+        thread::yield_now();
     }
     let queues = opening
         .join()
@@ -67,6 +71,24 @@ impl<const TYPE: u32> Driver for Layer<TYPE> {
             }
         }
         self.queue.commit();
+    }
+
+    fn submit_one_by_one(&mut self, first: u64, batch: u64) {
+        for (buffer, i) in self.buffers[..batch as usize].iter_mut().zip(first..) {
+            let buffer = buffer.take().expect("the last batch has been reaped");
+            let (at, zone) = (Sector(i * 8), ZoneId(0));
+            let request = match RequestType(TYPE) {
+                RequestType::OUT => Request::Write { at, buffer },
+                _ => Request::Append { zone, buffer },
+            };
+            let submitted = self.queue.submit(request, i);
+            assert!(submitted.is_ok(), "there is room for a batch");
+            self.queue.commit();
+        }
+    }
+
+    fn doorbells(&self) -> u64 {
+        self.queue.doorbells()
     }
 
     fn step(&mut self) {

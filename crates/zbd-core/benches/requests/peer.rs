@@ -1,43 +1,54 @@
-//! The crate `virtio-driver`, whose only door that needs no hardware is vhost-user.
+//! The crate `virtio-driver`, whose only door that needs no hardware is vhost-user. That is used to
+//! set it up; afterwards it drives the same emulated device as the other layers do.
 
-use std::sync::{Arc, RwLock};
+use std::sync::RwLock;
 
-use virtio_driver::{
-    QueueNotifier, VhostUser, VirtioBlkQueue, VirtioBlkTransport, VirtioFeatureFlags,
+use virtio_driver::{VhostUser, VirtioBlkQueue, VirtioBlkTransport, VirtioFeatureFlags};
+
+use crate::{
+    Driver, LEN, Operation,
+    peer_backend::Serving,
+    peer_device::{self, Device},
+    peer_memory::{self, Data},
+    rings::{Format, Rings},
 };
-
-use crate::{Driver, LEN, Operation, peer_backend::Backend};
-
-const QUEUE_SIZE: u16 = 256;
 
 pub(crate) struct Layer {
     queue: VirtioBlkQueue<'static, u64>,
-    notifier: Box<dyn QueueNotifier>,
+    device: Device,
     operation: Operation,
-    buffer: Box<[u8; LEN]>,
-    backend: Backend,
+    doorbells: u64,
+    data: Data,
     /// Owns the memory of the queue.
-    _transport: Arc<RwLock<Box<VirtioBlkTransport>>>,
+    _transport: RwLock<Box<VirtioBlkTransport>>,
 }
 
-pub(crate) fn open(operation: Operation) -> Layer {
-    let serving = Backend::serve();
-    let features = VirtioFeatureFlags::VERSION_1
-        | VirtioFeatureFlags::RING_EVENT_IDX
-        | VirtioFeatureFlags::RING_INDIRECT_DESC;
+/// It never uses INDIRECT.
+pub(crate) fn open(operation: Operation, rings: Rings) -> Layer {
+    let serving = Serving::new(rings.format);
+    let mut features = VirtioFeatureFlags::VERSION_1 | VirtioFeatureFlags::RING_EVENT_IDX;
+    if rings.format == Format::Packed {
+        features |= VirtioFeatureFlags::RING_PACKED;
+    }
     let transport = VhostUser::new(serving.path(), features.bits()).expect("the backend answers");
     let mut transport: Box<VirtioBlkTransport> = Box::new(transport);
-    let queue = VirtioBlkQueue::setup_queues(&mut *transport, 1, QUEUE_SIZE)
-        .expect("the queue is set up")
-        .remove(0);
-    let notifier = transport.get_submission_notifier(0);
+    let (queue, memory) = peer_memory::steered(|| {
+        VirtioBlkQueue::setup_queues(&mut *transport, 1, rings.size())
+            .expect("the queue is set up")
+            .remove(0)
+    });
+    let data = Data::new(LEN);
+    let device = peer_device::start(rings, serving.learnt(), |function| {
+        peer_memory::share_queue(function, &memory);
+        data.share(function);
+    });
     Layer {
         queue,
-        notifier,
+        device,
         operation,
-        buffer: Box::new([0; LEN]),
-        backend: serving.finish(QUEUE_SIZE),
-        _transport: Arc::new(RwLock::new(transport)),
+        doorbells: 0,
+        data,
+        _transport: RwLock::new(transport),
     }
 }
 
@@ -45,7 +56,7 @@ impl Driver for Layer {
     fn submit(&mut self, first: u64, batch: u64) {
         for i in first..first + batch {
             let offset = i * LEN as u64;
-            let data = &mut self.buffer[..];
+            let data = self.data.bytes();
             let queued = match self.operation {
                 Operation::Read => self.queue.read(offset, data, i),
                 _ => self.queue.write(offset, data, i),
@@ -55,12 +66,24 @@ impl Driver for Layer {
             }
         }
         if self.queue.avail_notif_needed() {
-            self.notifier.notify().expect("an eventfd can be written");
+            self.device.doorbell.ring(0);
+            self.doorbells += 1;
         }
     }
 
+    fn submit_one_by_one(&mut self, first: u64, batch: u64) {
+        for i in first..first + batch {
+            self.submit(i, 1);
+        }
+    }
+
+    fn doorbells(&self) -> u64 {
+        self.doorbells
+    }
+
     fn step(&mut self) {
-        self.backend.step();
+        self.device.bell.pass_on();
+        self.device.stepper.run_until_idle();
     }
 
     fn reap(&mut self) -> u64 {
