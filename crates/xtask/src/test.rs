@@ -5,6 +5,16 @@ use anyhow::Result;
 use crate::step::{cargo, execute, step};
 use crate::{setup, static_guest};
 
+/// The rings on which the tests of the doors are run besides the software device's default, as its
+/// options.
+const DEVICES: [&str; 5] = [
+    "in-order=on",
+    "ring=packed",
+    "ring=packed,in-order=on",
+    "ring=packed,notification-data=on,notif-config-data=on",
+    "ring=packed,indirect=off,in-order=on",
+];
+
 pub(crate) fn run() -> Result<()> {
     step("format", || run_cargo(&["fmt", "--all", "--check"]))?;
     setup::run()?;
@@ -22,6 +32,12 @@ pub(crate) fn run() -> Result<()> {
         execute(cargo(&["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"))
     })?;
     step("tests", || run_cargo(&["test", "--workspace"]))?;
+    for device in DEVICES {
+        step(&format!("tests on {device}"), || {
+            let mut tests = cargo(&["test", "-p", "zbd-core", "--test", "device"]);
+            execute(tests.env("ZBD_TEST_DEVICE", device))
+        })?;
+    }
     static_guest::run()?;
     step("tests in a guest", || {
         run_cargo(&[

@@ -1,5 +1,5 @@
-//! A stepped device whose used ring is meddled with before the driver looks at it: completions out
-//! of order, held back or repeated, as no emulated device does of its own accord.
+//! A stepped device whose ring is meddled with before the driver looks at it: completions out of
+//! order, held back or repeated, as no emulated device does of its own accord.
 #![expect(
     unsafe_code,
     reason = "the used ring lies in memory that the driver and the device share"
@@ -18,7 +18,9 @@ use vfio_virtio::{
 };
 use zbd_emu::EmulatedFunction;
 
-/// `queue_device` of the common configuration, which begins the emulated device's BAR 4.
+/// `queue_desc` and `queue_device` of the common configuration, which begins the emulated device's
+/// BAR 4.
+const QUEUE_DESC: u64 = 0x20;
 const QUEUE_DEVICE: u64 = 0x30;
 
 /// The emulated function, with an eye on where things are put.
@@ -27,10 +29,11 @@ pub(crate) struct Meddler {
     ring: Arc<UsedRing>,
 }
 
-/// The used ring of queue 0, the only one.
+/// The used ring of queue 0, the only one; of a packed queue, the ring.
 #[derive(Default)]
 pub(crate) struct UsedRing {
     memory: OnceLock<(u64, Arc<HostMemory>)>,
+    descriptors: Mutex<[u32; 2]>,
     address: Mutex<[u32; 2]>,
     size: u64,
 }
@@ -51,7 +54,11 @@ impl Meddler {
 
 impl UsedRing {
     fn at(&self, offset: u64, len: u64) -> *mut u8 {
-        let [low, high] = *self.address.lock().unwrap();
+        self.part(&self.address, offset, len)
+    }
+
+    fn part(&self, part: &Mutex<[u32; 2]>, offset: u64, len: u64) -> *mut u8 {
+        let [low, high] = *part.lock().unwrap();
         let address = u64::from(low) | u64::from(high) << 32;
         let (iova, memory) = self.memory.get().unwrap();
         let offset = address + offset - iova;
@@ -70,6 +77,23 @@ impl UsedRing {
         // SAFETY: as for the index; the elements are accessed in one piece, and neither side does
         // so while the test meddles, because all three are one thread.
         unsafe { AtomicU64::from_ptr(self.at(offset, 8).cast()) }
+    }
+
+    fn descriptor_field(&self, index: u64) -> &AtomicU64 {
+        let offset = 16 * (index % self.size) + 8;
+        // SAFETY: as for the elements.
+        unsafe { AtomicU64::from_ptr(self.part(&self.descriptors, offset, 8).cast()) }
+    }
+
+    /// The second half of a packed ring's descriptor at `index`, which wraps: a le32 length, a le16
+    /// id and le16 flags.
+    pub(crate) fn descriptor(&self, index: u64) -> u64 {
+        u64::from_le(self.descriptor_field(index).load(Ordering::Acquire))
+    }
+
+    pub(crate) fn set_descriptor(&self, index: u64, half: u64) {
+        self.descriptor_field(index)
+            .store(half.to_le(), Ordering::Release);
     }
 
     pub(crate) fn index(&self) -> u16 {
@@ -157,6 +181,8 @@ impl Bar for WatchedBar {
 
     fn write(&self, offset: u64, width: Width, value: u32) -> Result<()> {
         match offset {
+            QUEUE_DESC => self.ring.descriptors.lock().unwrap()[0] = value,
+            0x24 => self.ring.descriptors.lock().unwrap()[1] = value,
             QUEUE_DEVICE => self.ring.address.lock().unwrap()[0] = value,
             0x34 => self.ring.address.lock().unwrap()[1] = value,
             _ => {}

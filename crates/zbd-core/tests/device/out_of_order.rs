@@ -7,7 +7,7 @@ use zbd_emu::{EmulatedFunction, Stepper};
 
 use crate::{
     meddler::{Meddler, UsedRing},
-    rig::{Random, config, open_options, open_stepped, pattern},
+    rig::{Random, config, merged, open_options, open_stepped, pattern},
 };
 
 struct Meddled {
@@ -18,7 +18,9 @@ struct Meddled {
 
 fn open(queue_size: u16, more: &str) -> Meddled {
     let options = format!("zones=2,zone-size=64m,block-size=512,queues=1,queue-size={queue_size}");
-    let options = config(&format!("{options},{more}"));
+    // This is about the split ring's way to return requests in any order.
+    let options = format!("{options},ring=split,in-order=off,indirect=on");
+    let options = config(&merged(&options, more));
     let (function, mut stepper) = EmulatedFunction::stepped(&options).unwrap();
     let (meddler, ring) = Meddler::new(function, queue_size);
     let mut queues = open_stepped(Arc::new(meddler), &mut stepper, open_options()).unwrap();

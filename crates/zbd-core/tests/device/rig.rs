@@ -19,13 +19,45 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 /// Enough for all buffers of a test and small enough to be counted page by page.
 pub(crate) const MEMORY_LEN: usize = 2 << 20;
 
-/// A device configuration. What the environment variable `ZBD_TEST_DEVICE` says comes on top, so
-/// that all tests can be run on rings of every kind.
+/// A device configuration: `options`, and for what they do not say, the environment variable
+/// `ZBD_TEST_DEVICE`, so that all tests can be run on rings of every kind.
+///
+/// With direct chains a queue holds a third as many requests. Tests count on a depth, so unless they
+/// choose chains themselves, packed queues are made three times as large.
 pub(crate) fn config(options: &str) -> EmulatedConfig {
-    let on_top = std::env::var("ZBD_TEST_DEVICE").unwrap_or_default();
-    let parts = [options, &on_top].map(str::to_owned);
-    let all = parts.into_iter().filter(|part| !part.is_empty());
-    all.collect::<Vec<_>>().join(",").parse().unwrap()
+    let environment = std::env::var("ZBD_TEST_DEVICE").unwrap_or_default();
+    let mut all = merged(&environment, options);
+    let is_direct = value(&environment, "indirect") == Some("off")
+        && value(options, "indirect").is_none()
+        && value(&all, "ring") == Some("packed");
+    if is_direct {
+        let size = value(&all, "queue-size").map_or(256, |size| size.parse().unwrap());
+        let size: u32 = 32768.min(3 * size);
+        all = merged(&all, &format!("queue-size={size}"));
+    }
+    all.parse().unwrap()
+}
+
+/// The options of `first`, except where `then` says something else.
+pub(crate) fn merged(first: &str, then: &str) -> String {
+    let mut options: Vec<(&str, &str)> = Vec::new();
+    for (key, value) in [first, then].into_iter().flat_map(pairs) {
+        options.retain(|(known, _)| *known != key);
+        options.push((key, value));
+    }
+    let options = options
+        .into_iter()
+        .map(|(key, value)| format!("{key}={value}"));
+    options.collect::<Vec<_>>().join(",")
+}
+
+fn value<'a>(options: &'a str, key: &str) -> Option<&'a str> {
+    pairs(options).find_map(|(known, value)| (known == key).then_some(value))
+}
+
+fn pairs(options: &str) -> impl Iterator<Item = (&str, &str)> {
+    let options = options.split(',').filter(|option| !option.is_empty());
+    options.map(|option| option.split_once('=').unwrap())
 }
 
 pub(crate) fn open_options() -> OpenOptions {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use zbd_core::{Completion, Request, Sector, ZoneAction, ZoneId};
 
-use crate::rig::{Random, Rig, pattern};
+use crate::rig::{Random, Rig, merged, pattern};
 
 const ZONE_SECTORS: u64 = 4096;
 const LEN: usize = 512;
@@ -212,6 +212,51 @@ fn indices_of_a_ring_of_256_wrap() {
     wrap(256);
 }
 
+/// Fewer requests than for split rings: what wraps here are places of the ring, not 16 bits.
+fn wrap_packed(queue_size: u16) {
+    let mut seed = queue_size.into();
+    for indirect in ["on", "off"] {
+        for event_idx in ["on", "off"] {
+            for in_order in ["on", "off"] {
+                seed += 1;
+                let options = options(queue_size, indirect, event_idx);
+                let rig = Rig::stepped(&format!("{options},ring=packed,in-order={in_order}"));
+                assert!(rig.queue.info().features.contains(&"ring_packed"));
+                let depth = match indirect {
+                    "on" => queue_size,
+                    _ => queue_size / 3,
+                };
+                assert_eq!(rig.queue.depth(), depth);
+                let count = 30 * u64::from(queue_size).max(100);
+                Load::new(rig, seed).run(count);
+            }
+        }
+    }
+}
+
+#[test]
+fn places_of_small_packed_rings_wrap() {
+    for queue_size in [4, 5, 6, 7, 8] {
+        wrap_packed(queue_size);
+    }
+}
+
+#[test]
+fn places_of_large_packed_rings_wrap() {
+    for queue_size in [100, 255, 256, 400] {
+        wrap_packed(queue_size);
+    }
+}
+
+#[test]
+fn indices_wrap_where_requests_are_returned_in_order() {
+    for (seed, (queue_size, indirect)) in [(4, "on"), (256, "off")].into_iter().enumerate() {
+        let options = options(queue_size, indirect, "on");
+        let rig = Rig::stepped(&merged(&options, "ring=split,in-order=on"));
+        Load::new(rig, seed as u64).run(WRAPS);
+    }
+}
+
 #[test]
 fn a_device_on_a_thread_of_its_own_keeps_up() {
     for (seed, (queue_size, indirect, event_idx)) in [
@@ -238,12 +283,19 @@ fn a_device_on_a_thread_of_its_own_keeps_up() {
 fn a_stepped_device_is_never_left_unnotified() {
     // With event indices, all sizes of batches at all places of the index: after each commit the
     // device must find everything, without being told by any other means.
-    for event_idx in ["on", "off"] {
-        let mut rig = Rig::stepped(&options(16, "on", event_idx));
+    for (ring, size, event_idx) in [
+        ("split", 16, "on"),
+        ("split", 16, "off"),
+        ("packed", 16, "on"),
+        ("packed", 13, "on"),
+        ("packed", 13, "off"),
+    ] {
+        let options = options(size, "on", event_idx);
+        let mut rig = Rig::stepped(&format!("{options},ring={ring}"));
         let mut random = Random::new(7);
         let mut sent = 0u64;
         while sent < 140_000 {
-            let batch = 1 + random.below(16);
+            let batch = 1 + random.below(size.into());
             for token in 0..batch {
                 rig.queue.submit(Request::Flush, token).unwrap();
             }
