@@ -15,6 +15,7 @@
 //! - A host-aware zone takes writes anywhere, also when it is full; its write pointer moves to the
 //!   end of what was written if that lies further on.
 
+mod erase;
 mod read;
 #[cfg(test)]
 mod tests;
@@ -84,6 +85,13 @@ pub(crate) struct Geometry {
     pub(crate) max_active: u32,
 }
 
+impl Geometry {
+    /// Whether the driver is to know of zones: a device without has them to itself.
+    pub(crate) fn is_zoned(&self) -> bool {
+        self.sequential != ZoneKind::Conventional
+    }
+}
+
 /// One zone.
 #[derive(Clone, Debug)]
 pub(crate) struct Zone {
@@ -109,6 +117,10 @@ impl Zone {
 
     fn is_active(&self) -> bool {
         self.is_open() || self.state == ZoneState::Closed
+    }
+
+    fn is_failed(&self) -> bool {
+        matches!(self.state, ZoneState::ReadOnly | ZoneState::Offline)
     }
 }
 
@@ -230,9 +242,7 @@ impl ZoneTable {
         }
         // The range may run through several zones that take writes anywhere.
         for zone in self.touched(index, end) {
-            if zone.kind == ZoneKind::SequentialRequired
-                || matches!(zone.state, ZoneState::ReadOnly | ZoneState::Offline)
-            {
+            if zone.kind == ZoneKind::SequentialRequired || zone.is_failed() {
                 return Err(Refusal::InvalidCommand);
             }
         }
@@ -340,13 +350,7 @@ impl ZoneTable {
 
     /// Empties every zone that can be emptied.
     pub(crate) fn reset_all(&mut self) {
-        for index in 0..self.zones.len() {
-            let zone = &mut self.zones[index];
-            if zone.is_active() || zone.state == ZoneState::Full {
-                zone.written_end = zone.start;
-                self.enter(index, ZoneState::Empty);
-            }
-        }
+        self.reset(0..self.zones.len());
     }
 
     /// Makes a zone fail, as a worn medium does. False where there is no such sequential zone or

@@ -65,12 +65,16 @@ impl Device {
         put(0x1a, &1u16.to_le_bytes());
         put(WRITEBACK as usize, &[u8::from(self.writeback)]);
         put(0x22, &config.queues.to_le_bytes());
-        let alignment = geometry.block_sectors as u32;
+        let secure_erase = limits::secure_erase(geometry);
         for (feature, offset, fields) in [
             (
                 feature::DISCARD,
                 0x24,
-                [limits::DISCARD.sectors, limits::DISCARD.segments, alignment],
+                [
+                    limits::DISCARD.sectors,
+                    limits::DISCARD.segments,
+                    geometry.block_sectors as u32,
+                ],
             ),
             (
                 feature::WRITE_ZEROES,
@@ -86,9 +90,9 @@ impl Device {
                 feature::SECURE_ERASE,
                 0x3c,
                 [
-                    limits::SECURE_ERASE.sectors,
-                    limits::SECURE_ERASE.segments,
-                    alignment,
+                    secure_erase.sectors,
+                    secure_erase.segments,
+                    limits::secure_erase_alignment(geometry),
                 ],
             ),
         ] {

@@ -1,14 +1,22 @@
 //! Requests that name ranges of sectors: discard, write zeroes, secure erase (VIRTIO 1.3 §5.2.6).
 //!
-//! The specification says nothing of them on zoned devices. Chosen here:
+//! On a zoned device SECURE_ERASE is a ZONE_RESET of the zones that it names (§5.2.6.2), and their
+//! data are made zero too. The specification does not say what becomes of a range that is not whole
+//! zones, nor how the other two act on zones. Chosen here:
+//! - A SECURE_ERASE with such a range is an invalid command, as all errors of zones are that have no
+//!   status of their own. So is one that names a read-only or offline zone. A short last zone is
+//!   whole.
+//! - SECURE_ERASE makes conventional zones zero, where a ZONE_RESET is refused: by the letter of
+//!   the specification nothing could erase these.
 //! - WRITE_ZEROES is a write of as many zeroes, segment by segment: in a sequential-write-required
 //!   zone it begins at the write pointer and moves it, and is refused as a write would be. Whether
 //!   it may unmap makes no difference.
-//! - DISCARD and SECURE_ERASE make data zero and leave write pointers and states where they are. A
-//!   range that touches a zone which is read-only or offline is an invalid command.
+//! - DISCARD makes data zero and leaves write pointers and states where they are. A range that
+//!   touches a zone which is read-only or offline is an invalid command.
 //!
 //! All segments are checked for flags and range before the first is carried out. What a zone
-//! refuses ends a request where it is: the segments before have been carried out.
+//! refuses ends a request where it is: the segments before have been carried out. A SECURE_ERASE of
+//! zones that is refused changes nothing.
 
 use super::{Disk, Outcome, limits, limits::Limits};
 use crate::{
@@ -16,8 +24,11 @@ use crate::{
     memory::DmaMap,
     request::Request,
     wire::{SEGMENT_UNMAP, status},
-    zone::Refusal,
+    zone::{Geometry, Refusal},
 };
+
+#[cfg(test)]
+mod tests;
 
 const SEGMENT_BYTES: u64 = 16;
 
@@ -38,11 +49,11 @@ struct Range {
 }
 
 impl Erasure {
-    fn limits(self) -> Limits {
+    fn limits(self, geometry: &Geometry) -> Limits {
         match self {
             Self::Discard => limits::DISCARD,
             Self::WriteZeroes => limits::WRITE_ZEROES,
-            Self::SecureErase => limits::SECURE_ERASE,
+            Self::SecureErase => limits::secure_erase(geometry),
         }
     }
 
@@ -61,7 +72,7 @@ impl Disk {
         request: &Request<'_>,
         dma: &DmaMap,
     ) -> Result<Outcome, Broken> {
-        let limits = erasure.limits();
+        let limits = erasure.limits(self.zones.geometry());
         let len = request.data_out.len();
         let most = u64::from(limits.segments) * SEGMENT_BYTES;
         if len == 0 || !len.is_multiple_of(SEGMENT_BYTES) || len > most {
@@ -84,12 +95,33 @@ impl Disk {
             ranges.push(range);
             left = rest;
         }
-        for range in ranges {
-            if let Err(refusal) = self.erase_range(erasure, range) {
-                return Ok(refusal.into());
-            }
+        let erased = if erasure == Erasure::SecureErase && self.zones.geometry().is_zoned() {
+            self.erase_zones(&ranges)
+        } else {
+            ranges
+                .into_iter()
+                .try_for_each(|range| self.erase_range(erasure, range))
+        };
+        Ok(match erased {
+            Ok(()) => Outcome::of(status::OK),
+            Err(refusal) => refusal.into(),
+        })
+    }
+
+    fn erase_zones(&mut self, ranges: &[Range]) -> Result<(), Refusal> {
+        let named = ranges
+            .iter()
+            .map(|range| {
+                self.zones
+                    .check_erase_zones(range.sector, range.sectors.into())
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        for (range, zones) in ranges.iter().zip(named) {
+            let end = range.sector + u64::from(range.sectors);
+            self.store.zero(range.sector..end);
+            self.zones.reset(zones);
         }
-        Ok(Outcome::of(status::OK))
+        Ok(())
     }
 
     fn erase_range(&mut self, erasure: Erasure, range: Range) -> Result<(), Refusal> {

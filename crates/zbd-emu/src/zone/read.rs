@@ -52,22 +52,6 @@ impl ZoneTable {
         Ok(())
     }
 
-    /// Whether the data of a range may be thrown away, whatever zones it runs through.
-    pub(crate) fn check_erase(&self, sector: u64, sectors: u64) -> Result<(), Refusal> {
-        let end = self.end_of(sector, sectors)?;
-        if sectors == 0 {
-            return Ok(());
-        }
-        let index = self.index_of(sector).ok_or(Refusal::OutOfRange)?;
-        let failed = self
-            .touched(index, end)
-            .any(|zone| matches!(zone.state, ZoneState::ReadOnly | ZoneState::Offline));
-        if failed {
-            return Err(Refusal::InvalidCommand);
-        }
-        Ok(())
-    }
-
     /// Splits a range that may be read into stretches, zone by zone.
     #[inline]
     pub(crate) fn stretches(&self, sector: u64, sectors: u64) -> impl Iterator<Item = Stretch> {

@@ -60,7 +60,9 @@ fn run(rig: &mut Rig, operations: &[Operation]) -> Vec<Answer> {
                 }
                 11 | 13 | 14 => {
                     let mut segment = sector.to_le_bytes().to_vec();
-                    segment.extend((8 * operation.blocks).to_le_bytes());
+                    // Only whole zones are erased.
+                    let unit = if operation.kind == 14 { 64 } else { 8 };
+                    segment.extend((unit * operation.blocks).to_le_bytes());
                     segment.extend(u32::from(operation.odd).to_le_bytes());
                     rig.request(operation.kind, 0, &segment, 0)
                 }

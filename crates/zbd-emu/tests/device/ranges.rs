@@ -4,8 +4,8 @@ use vfio_virtio::Width;
 use zbd_emu::ZoneState;
 
 use crate::driver::{
-    APPEND, DATA, DISCARD, FLUSH, GET_ID, GET_LIFETIME, IN, OUT, REPORT, Rig, SECURE_ERASE, Shape,
-    WRITE, WRITE_ZEROES,
+    APPEND, DATA, DISCARD, FINISH, FLUSH, GET_ID, GET_LIFETIME, IN, OPEN, OUT, REPORT, RESET, Rig,
+    SECURE_ERASE, Shape, WRITE, WRITE_ZEROES, ZONED,
 };
 
 const OK: u8 = 0;
@@ -13,6 +13,7 @@ const IOERR: u8 = 1;
 const UNSUPP: u8 = 2;
 const INVALID: u8 = 3;
 const UNALIGNED: u8 = 4;
+const TOO_MANY_ACTIVE: u8 = 6;
 
 /// The segments of a request, each of first sector, number and flags.
 fn segments(ranges: &[(u64, u32, u32)]) -> Vec<u8> {
@@ -119,14 +120,13 @@ fn the_configuration_tells_the_limits_of_what_is_offered() {
     let none = [0; 3];
     for (options, expected) in [
         ("", [none, zeroes, none]),
-        ("discard=on,secure-erase=on", [discard, zeroes, erase]),
+        ("discard=on", [discard, zeroes, none]),
         ("model=ha", [discard, zeroes, none]),
         ("model=none", [discard, zeroes, erase]),
         (
             "model=none,write-zeroes=off,discard=off",
             [none, none, erase],
         ),
-        ("model=ha,secure-erase=on", [discard, zeroes, erase]),
     ] {
         assert_eq!(fields(options), expected.concat(), "{options}");
         let rig = Rig::bare(options);
@@ -135,6 +135,30 @@ fn the_configuration_tells_the_limits_of_what_is_offered() {
             assert_eq!(offered >> bit & 1 == 1, limits != none, "{options} {bit}");
         }
     }
+}
+
+#[test]
+fn a_zoned_device_tells_that_it_erases_whole_zones() {
+    let limits = |rig: &Rig| [0x3c, 0x40, 0x44].map(|at| rig.read(0x2000 + at, Width::Long));
+    for model in ["hm", "ha"] {
+        for (zone_size, expected) in [
+            ("1m", [8192, 4, 2048]),
+            // Two zones have room, three have not.
+            ("1536k", [6144, 4, 3072]),
+            ("4m", [8192, 4, 8192]),
+            ("5m", [10240, 4, 10240]),
+        ] {
+            let options = format!("model={model},zones=4,zone-size={zone_size},secure-erase=on");
+            let mut rig = Rig::bare(&options);
+            assert_eq!(limits(&rig), expected, "{options}");
+            if model == "ha" {
+                rig.start(!ZONED);
+                assert_eq!(limits(&rig), expected, "{options}");
+            }
+        }
+    }
+    let plain = Rig::bare("model=none,zones=4,zone-size=5m,block-size=512");
+    assert_eq!(limits(&plain), [8192, 4, 1]);
 }
 
 #[test]
@@ -171,16 +195,141 @@ fn zeroes_written_beyond_a_host_aware_write_pointer_leave_no_old_data() {
 }
 
 #[test]
-fn discard_and_secure_erase_leave_write_pointers_where_they_are() {
-    for kind in [DISCARD, SECURE_ERASE] {
-        let mut rig = Rig::ready("zones=4,zone-size=1m,discard=on,secure-erase=on");
-        assert_eq!(rig.request(APPEND, 0, &[7; 8192], 0).status, OK);
-        assert_eq!(erase(&mut rig, kind, &[(0, 8, 0)]), OK);
-        assert_eq!(written(&mut rig, 16).len(), 8);
-        assert_eq!(rig.request(APPEND, 0, &[7; 4096], 0).sector(), 16);
-        rig.control.fail_zone(1, ZoneState::ReadOnly).unwrap();
-        assert_eq!(erase(&mut rig, kind, &[(2040, 8, 0)]), OK);
-        assert_eq!(erase(&mut rig, kind, &[(2040, 9, 0)]), INVALID);
+fn discard_leaves_write_pointers_where_they_are() {
+    let mut rig = Rig::ready("zones=4,zone-size=1m,discard=on");
+    assert_eq!(rig.request(APPEND, 0, &[7; 8192], 0).status, OK);
+    assert_eq!(erase(&mut rig, DISCARD, &[(0, 8, 0)]), OK);
+    assert_eq!(written(&mut rig, 16).len(), 8);
+    assert_eq!(rig.request(APPEND, 0, &[7; 4096], 0).sector(), 16);
+    rig.control.fail_zone(1, ZoneState::ReadOnly).unwrap();
+    assert_eq!(erase(&mut rig, DISCARD, &[(2040, 8, 0)]), OK);
+    assert_eq!(erase(&mut rig, DISCARD, &[(2040, 9, 0)]), INVALID);
+}
+
+#[test]
+fn secure_erase_resets_the_zones_that_it_names() {
+    let limits = "max-open=3,max-active=3";
+    let zones = "size=5632k,zone-size=1m,zone-cap=512k,conventional=1";
+    let mut rig = Rig::ready(&format!("{zones},{limits},secure-erase=on"));
+    assert_eq!(rig.request(OUT, 2040, &[7; 4096], 0).status, OK);
+    let data = |zone: u64, rig: &mut Rig| rig.request(APPEND, 2048 * zone, &[7; 4096], 0).status;
+    assert_eq!(data(1, &mut rig), OK);
+    assert_eq!(rig.command(OPEN, 2 * 2048), OK);
+    assert_eq!(rig.command(FINISH, 3 * 2048), OK);
+    assert_eq!(data(5, &mut rig), OK);
+    assert_eq!(data(4, &mut rig), TOO_MANY_ACTIVE);
+    // Two zones each; the last one is half as long as the others.
+    let most = [(0, 4096, 0), (4 * 2048, 2048 + 1024, 0)];
+    assert_eq!(erase(&mut rig, SECURE_ERASE, &most), OK);
+    let states = |rig: &Rig| {
+        (0..6)
+            .map(|i| rig.control.zone_state(i))
+            .collect::<Vec<_>>()
+    };
+    let (conventional, empty) = (ZoneState::NotWritePointer, ZoneState::Empty);
+    let (open, full) = (ZoneState::ExplicitlyOpen, ZoneState::Full);
+    let expected = [conventional, empty, open, full, empty, empty];
+    assert_eq!(states(&rig), expected.map(Some));
+    assert_eq!(rig.request(IN, 2040, &[], 4096).bytes, [0; 4097]);
+    // Write pointers are back and resources free again.
+    for zone in [1, 5] {
+        let appended = rig.request(APPEND, 2048 * zone, &[7; 4096], 0);
+        assert_eq!((appended.status, appended.sector()), (OK, 2048 * zone));
+    }
+    assert_eq!(data(4, &mut rig), TOO_MANY_ACTIVE);
+    assert_eq!(
+        erase(&mut rig, SECURE_ERASE, &[(2 * 2048, 2 * 2048, 0)]),
+        OK
+    );
+    assert_eq!(rig.control.zone_state(2), Some(empty));
+    assert_eq!(rig.control.zone_state(3), Some(empty));
+    assert_eq!(data(4, &mut rig), OK);
+    assert_eq!(data(3, &mut rig), TOO_MANY_ACTIVE);
+}
+
+#[test]
+fn secure_erase_empties_a_host_aware_zone_whether_the_driver_knows_of_zones_or_not() {
+    for features in [u64::MAX, !ZONED] {
+        let mut rig = Rig::bare("model=ha,zones=4,zone-size=1m,secure-erase=on");
+        rig.start(features);
+        assert_eq!(rig.request(OUT, 2048, &[7; 4096], 0).status, OK);
+        assert_eq!(erase(&mut rig, SECURE_ERASE, &[(2048, 8, 0)]), INVALID);
+        assert_eq!(erase(&mut rig, SECURE_ERASE, &[(2048, 2048, 0)]), OK);
+        assert_eq!(rig.control.zone_state(1), Some(ZoneState::Empty));
+        assert_eq!(rig.request(IN, 2048, &[], 4096).bytes, [0; 4097]);
+    }
+}
+
+#[test]
+fn a_secure_erase_of_anything_but_whole_zones_changes_nothing() {
+    // Three zones and a half.
+    let end = 7 * 1024;
+    let mut rig = Rig::ready("size=3584k,zone-size=1m,conventional=1,secure-erase=on");
+    let filled = |rig: &mut Rig| {
+        assert_eq!(rig.request(OUT, 0, &[7; 4096], 0).status, OK);
+        assert_eq!(rig.command(RESET, 2048), OK);
+        assert_eq!(rig.request(APPEND, 2048, &[7; 4096], 0).status, OK);
+    };
+    filled(&mut rig);
+    let whole = (0, 4096, 0);
+    for (range, status) in [
+        ((2048, 8, 0), INVALID),
+        ((2048, 1024, 0), INVALID),
+        ((2056, 2040, 0), INVALID),
+        ((2056, 2048, 0), INVALID),
+        ((2047, 2049, 0), INVALID),
+        ((8, 0, 0), INVALID),
+        ((end - 1024, 1016, 0), INVALID),
+        ((end - 8, 8, 0), INVALID),
+        ((end - 1024, 2048, 0), IOERR),
+        ((0, 8192, 0), IOERR),
+        ((2048, 8, 1), UNSUPP),
+    ] {
+        assert_eq!(
+            erase(&mut rig, SECURE_ERASE, &[whole, range]),
+            status,
+            "{range:?}"
+        );
+        assert_eq!(written(&mut rig, 8).len(), 8, "{range:?}");
+        let zone = rig.control.zone_state(1);
+        assert_eq!(zone, Some(ZoneState::ImplicitlyOpen), "{range:?}");
+    }
+    // Nothing is whole too, where zones begin and where the device ends.
+    let nothing = [(0, 0, 0), (2048, 0, 0), (end, 0, 0)];
+    assert_eq!(erase(&mut rig, SECURE_ERASE, &nothing), OK);
+    assert_eq!(written(&mut rig, 8).len(), 8);
+    // What is beyond the range is left alone.
+    assert_eq!(
+        erase(&mut rig, SECURE_ERASE, &[(4096, end as u32 - 4096, 0)]),
+        OK
+    );
+    assert_eq!(rig.control.zone_state(1), Some(ZoneState::ImplicitlyOpen));
+    assert_eq!(erase(&mut rig, SECURE_ERASE, &[whole]), OK);
+    assert!(written(&mut rig, 8).is_empty());
+}
+
+#[test]
+fn a_secure_erase_of_a_failed_zone_changes_nothing() {
+    for state in [ZoneState::ReadOnly, ZoneState::Offline] {
+        let mut rig = Rig::ready("zones=4,zone-size=1m,conventional=1,secure-erase=on");
+        assert_eq!(rig.request(OUT, 0, &[7; 4096], 0).status, OK);
+        assert_eq!(rig.request(APPEND, 2048, &[7; 4096], 0).status, OK);
+        assert_eq!(rig.request(APPEND, 6144, &[7; 4096], 0).status, OK);
+        rig.control.fail_zone(3, state).unwrap();
+        for ranges in [
+            &[(0, 8192, 0)][..],
+            &[(0, 4096, 0), (6144, 2048, 0)],
+            &[(0, 4096, 0), (4096, 4096, 0)],
+        ] {
+            assert_eq!(erase(&mut rig, SECURE_ERASE, ranges), INVALID);
+            assert_eq!(written(&mut rig, 8).len(), 8);
+            let zone = rig.control.zone_state(1);
+            assert_eq!(zone, Some(ZoneState::ImplicitlyOpen));
+            assert_eq!(rig.control.zone_state(3), Some(state));
+        }
+        assert_eq!(erase(&mut rig, SECURE_ERASE, &[(0, 6144, 0)]), OK);
+        assert_eq!(rig.control.zone_state(1), Some(ZoneState::Empty));
+        assert!(written(&mut rig, 8).is_empty());
     }
 }
 
