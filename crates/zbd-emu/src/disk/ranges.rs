@@ -1,10 +1,11 @@
 //! Requests that name ranges of sectors: discard, write zeroes, secure erase (VIRTIO 1.3 §5.2.6).
 //!
 //! On a zoned device SECURE_ERASE is a ZONE_RESET of the zones that it names (§5.2.6.2), and their
-//! data are made zero too. The specification gives no status for a range that is not whole zones
-//! and says nothing of the other two on zoned devices. Chosen here:
-//! - A SECURE_ERASE with such a range is an invalid command, as a ZONE_RESET is of a sector that
-//!   begins no zone. So is one that names a read-only or offline zone. A short last zone is whole.
+//! data are made zero too. The specification does not say what becomes of a range that is not whole
+//! zones, nor how the other two act on zones. Chosen here:
+//! - A SECURE_ERASE with such a range is an invalid command, as all errors of zones are that have no
+//!   status of their own. So is one that names a read-only or offline zone. A short last zone is
+//!   whole.
 //! - SECURE_ERASE makes conventional zones zero, where a ZONE_RESET is refused: by the letter of
 //!   the specification nothing could erase these.
 //! - WRITE_ZEROES is a write of as many zeroes, segment by segment: in a sequential-write-required
