@@ -67,17 +67,17 @@ fn instructions(peers: PathBuf, plugin: &Path) -> Result<()> {
     let jobs = measure::COUNTED.len() * measure::COUNTED_ROUNDS;
     ensure!(marks.len() == 4 * jobs, "{} marks: {text}", marks.len());
     for (at, marks) in marks.chunks(4).enumerate() {
-        let [begin, end, begin_again, end_again] = marks else {
+        let [begin, end, begin_more, end_more] = marks else {
             bail!("marks come by four");
         };
-        let order = [begin, end, begin_again, end_again].map(|mark| mark.number);
+        let order = [begin, end, begin_more, end_more].map(|mark| mark.number);
         ensure!(order == [1, 2, 1, 2], "{text}");
         let job = &measure::COUNTED[at % measure::COUNTED.len()];
         let round = at / measure::COUNTED.len();
         let each = |of: fn(&Mark) -> f64| {
-            let once = of(end) - of(begin);
-            let twice = of(end_again) - of(begin_again);
-            (twice - once) / f64::from(measure::COUNTED_REQUESTS)
+            let some = of(end) - of(begin);
+            let more = of(end_more) - of(begin_more);
+            (more - some) / f64::from(measure::COUNTED_REQUESTS)
         };
         println!("{} {round} user {}", job.name(), each(|mark| mark.user));
         println!("{} {round} kernel {}", job.name(), each(|mark| mark.kernel));

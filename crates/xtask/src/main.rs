@@ -19,7 +19,8 @@ const USAGE: &str = "usage: cargo xtask TASK
 tasks:
   test         everything that CI runs: setup, format, lints, docs, tests, tests in a guest
   setup        install QEMU and fetch a guest kernel, where they are missing
-  bench        count the driver's instructions per request, against the budgets
+  bench        measure what requests cost beside other drivers, against the budgets;
+               --guest: in a guest too, --guest-only: nowhere else
   guest-build  build what runs in and under the guest: static programs and the shim";
 
 fn main() -> ExitCode {

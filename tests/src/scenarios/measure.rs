@@ -20,9 +20,11 @@ const PEERS: &str = "/bin/zbd-peers";
 /// How often every job runs.
 pub const ROUNDS: usize = 7;
 /// How often every job runs to have its instructions counted.
-pub const COUNTED_ROUNDS: usize = 3;
-/// What is counted is the difference of so many requests and twice as many.
-pub const COUNTED_REQUESTS: u32 = 10_000;
+pub const COUNTED_ROUNDS: usize = 5;
+/// What is counted is what so many requests add to some: the start and the end of the process and
+/// the device are the same.
+pub const COUNTED_REQUESTS: u32 = 20_000;
+const SOME: u32 = 1_000;
 const DEPTH: u32 = 32;
 
 /// The measurements. They are no tests, and run only when the benchmark asks for them.
@@ -103,7 +105,7 @@ pub const SPEED: &[Job] = &[
     job("unmerged-packed", Driver::Libblkio, "write", 8_000),
 ];
 
-/// What `instructions` runs, each twice a round, the second time with twice as many requests.
+/// What `instructions` runs, each twice a round, with few requests and with so many more.
 pub const COUNTED: &[Job] = &[
     job("merged-split", Driver::Zbd, "write", COUNTED_REQUESTS),
     job("merged-split", Driver::Zbd, "read", COUNTED_REQUESTS),
@@ -235,11 +237,8 @@ fn speed(context: &mut Context) -> Result<()> {
 fn instructions(context: &mut Context) -> Result<()> {
     for _ in 0..COUNTED_ROUNDS {
         for job in COUNTED {
-            for times in [1, 2] {
-                let job = Job {
-                    count: job.count * times,
-                    ..*job
-                };
+            for count in [SOME, SOME + job.count] {
+                let job = Job { count, ..*job };
                 let function = context.function(job.disk)?;
                 job.prepare(&function)?;
                 let mut command = job.command(&function)?;

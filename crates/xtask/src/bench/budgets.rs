@@ -100,7 +100,7 @@ const ALL: &[(Budget, Limit, &str)] = &[
     (
         Budget::GuestOverKernel,
         AtLeast(4.0),
-        "the same over the kernel's io_uring",
+        "the same over the kernel's io_uring, a system call a request",
     ),
     (
         Budget::GuestAppendOverWrite,
@@ -221,7 +221,7 @@ impl Budgets {
 /// With as many digits as are of interest.
 fn rounded(value: f64) -> String {
     match value.abs() {
-        none if none == 0.0 => "0".to_owned(),
+        0.0 => "0".to_owned(),
         small if small < 0.1 => format!("{value:.4}"),
         some if some < 20.0 => format!("{value:.3}"),
         _ => format!("{value:.1}"),

@@ -9,6 +9,7 @@
 mod budgets;
 mod guest;
 mod host;
+mod machine;
 mod program;
 mod statistics;
 mod threaded;
@@ -25,6 +26,7 @@ pub(crate) fn run(arguments: &[&str]) -> Result<()> {
         ["--guest-only"] => (false, true),
         _ => bail!("usage: cargo xtask bench [--guest|--guest-only]"),
     };
+    machine::print();
     let mut budgets = Budgets::default();
     if on_host {
         let program = program::Program::build()?;
