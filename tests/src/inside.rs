@@ -12,5 +12,7 @@ pub mod kernel_log;
 pub mod kernel_view;
 pub mod marker;
 pub mod panel;
+pub mod process_memory;
 pub mod record;
+pub mod suite;
 pub mod tool;

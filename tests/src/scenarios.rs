@@ -11,11 +11,15 @@ pub mod driver_cancel;
 pub mod driver_crash;
 pub mod driver_io;
 pub mod driver_refusals;
+pub mod driver_resize;
+pub mod driver_stall;
+pub mod driver_unplug;
 pub mod driver_zones;
 pub mod kernel;
 pub mod measure;
 pub mod no_iommu;
 pub mod removal;
+pub mod rings;
 pub mod shim;
 pub mod tool_device;
 pub mod tool_run;
@@ -86,6 +90,17 @@ macro_rules! guest_scenarios {
                 driver_crash {
                     killed_process_leaves_a_usable_device,
                 }
+                driver_resize {
+                    queue_learns_the_new_size,
+                    tasks_learn_the_new_size,
+                }
+                driver_stall {
+                    held_requests_time_out_and_keep_their_memory,
+                    late_completions_are_nobodys,
+                    reset_ends_the_requests_of_all_queues,
+                    tasks_learn_of_a_stall_and_go_on_after_it,
+                    device_that_asks_for_a_reset_gets_it,
+                }
                 tool_device {
                     function_is_bound_described_and_given_back,
                     user_needs_the_group_and_enough_lockable_memory,
@@ -99,7 +114,34 @@ macro_rules! guest_scenarios {
                     bad_requests_are_refused_and_nothing_is_written,
                 }
             }
+            rings {
+                rings {
+                    split,
+                    split_with_few_slots,
+                    split_although_packed_is_offered,
+                    split_in_order,
+                    split_without_tables,
+                    split_without_event_index,
+                    split_with_nothing_else_offered,
+                    two_split_queues_on_two_threads,
+                    packed,
+                    packed_with_an_odd_number_of_slots,
+                    packed_in_order,
+                    packed_in_order_without_tables,
+                    packed_with_nothing_else,
+                    packed_without_tables_offered,
+                    packed_without_event_index_offered,
+                    two_packed_queues_on_two_threads,
+                    interrupt_for_each_queue,
+                    interrupt_without_event_index,
+                    interrupts_that_queues_share,
+                    device_without_interrupts_is_polled,
+                }
+            }
             narrow {
+                rings {
+                    suite_on_the_disks_of_any_machine,
+                }
                 driver_io {
                     opened_device_is_what_was_described_and_goes_back_to_linux,
                     sequential_writes_at_depth_are_read_back,
@@ -123,11 +165,22 @@ macro_rules! guest_scenarios {
                     notices_are_given_where_the_function_has_them,
                     unplugged_function_is_asked_for_and_let_go,
                 }
+                driver_stall {
+                    device_that_asks_for_a_reset_gets_it,
+                }
+                driver_unplug {
+                    queues_learn_that_their_device_is_gone,
+                    shared_device_is_let_go_without_its_users,
+                }
             }
             unconfined {
+                rings {
+                    suite_on_the_disks_of_any_machine,
+                }
                 no_iommu {
                     function_is_refused_without_consent,
                     tool_says_what_is_at_stake,
+                    tool_warns_and_does_its_work,
                     pinned_memory_lies_where_the_driver_is_told,
                     memory_of_ordinary_pages_is_not_pinned,
                 }
