@@ -256,6 +256,10 @@ impl IoQueue {
             Ok(command) => command,
             Err(error) => return Err(Rejected { error, request }),
         };
+        // Before a buffer is prepared, so that what comes back is as it was.
+        if let Some(error) = self.refusal() {
+            return Err(Rejected { error, request });
+        }
         if let Some(range) = range::encode(&request) {
             let mut buffer = match self.arena.allocate(range.len()) {
                 Ok(buffer) => buffer,

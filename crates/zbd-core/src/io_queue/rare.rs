@@ -313,6 +313,28 @@ impl IoQueue {
         }
     }
 
+    /// Why nothing can be submitted now, if nothing can.
+    pub(super) fn refusal(&self) -> Option<Error> {
+        if self.broken.is_some() {
+            Some(self.broken_error())
+        } else if self.has_room() {
+            None
+        } else {
+            Some(self.full())
+        }
+    }
+
+    fn full(&self) -> Error {
+        let depth = self.depth();
+        let what = match self.expired {
+            0 => format!("all {depth} slots of the queue are in use"),
+            expired => format!(
+                "all {depth} slots of the queue are in use, {expired} of them by requests whose time was up; if the device does not return them, reset it (recover)"
+            ),
+        };
+        Error::new(ErrorKind::QueueFull, what)
+    }
+
     /// A request that the queue did not take, as it was submitted.
     #[cold]
     pub(super) fn hand_back(
@@ -321,19 +343,10 @@ impl IoQueue {
         at: Sector,
         rejected: vfio_virtio::Rejected,
     ) -> Rejected {
-        let error = match (&self.broken, rejected.error.kind()) {
-            (Some(_), _) => self.broken_error(),
-            (None, vfio_virtio::ErrorKind::Busy) => Error::new(
-                ErrorKind::QueueFull,
-                match self.expired {
-                    0 => format!("all {} slots of the queue are in use", self.depth()),
-                    expired => format!(
-                        "all {} slots of the queue are in use, {expired} of them by requests whose time was up; if the device does not return them, reset it (recover)",
-                        self.depth()
-                    ),
-                },
-            ),
-            (None, _) => rejected.error.into(),
+        let error = match rejected.error.kind() {
+            _ if self.broken.is_some() => self.broken_error(),
+            vfio_virtio::ErrorKind::Busy => self.full(),
+            _ => rejected.error.into(),
         };
         let zoned = self.info.zoned.as_ref();
         let zone = zoned
