@@ -18,7 +18,7 @@ use crate::inside::{marker, tool};
 /// Where the other drivers' program lies in the guest.
 const PEERS: &str = "/bin/zbd-peers";
 /// How often every job runs.
-pub const ROUNDS: usize = 7;
+pub const ROUNDS: usize = 11;
 /// How often every job runs to have its instructions counted.
 pub const COUNTED_ROUNDS: usize = 5;
 /// What is counted is what so many requests add to some: the start and the end of the process and

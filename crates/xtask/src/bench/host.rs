@@ -18,8 +18,6 @@ const REQUESTS: u32 = 5_120;
 /// How many are timed each time, and how often.
 const TIMED: u32 = 20_480;
 const ROUNDS: u32 = 7;
-/// How often as many requests more are made to see what calls they add.
-const MORE: u32 = 20;
 const FORMATS: [&str; 2] = ["split", "packed"];
 const OPERATIONS: [&str; 3] = ["append", "write", "read"];
 const DEPTHS: [u32; 4] = [1, 32, 128, 256];
@@ -170,12 +168,8 @@ fn quiet(program: &Program, budgets: &mut Budgets) -> Result<()> {
                 let line = program.print(&format!("{job} {REQUESTS}"))?;
                 let allocations = number(&line, "allocations")?;
                 let doorbells = number(&line, "doorbells")?;
-                // What more requests add. A process does not always take the same number of calls
-                // to start, some tens more or less, whence the rounding.
-                let once = program.system_calls(&format!("{job} {REQUESTS}"))?;
-                let more = program.system_calls(&format!("{job} {}", (1 + MORE) * REQUESTS))?;
-                let calls = (more as f64 - once as f64) / f64::from(MORE * REQUESTS);
-                let calls = (calls * 100.0).round() / 100.0 + 0.0;
+                let calls = program.system_calls(&format!("{job} {REQUESTS}"))?;
+                let calls = calls as f64 / f64::from(REQUESTS);
                 let busy = program.print(&format!("busy {layer} {rings} {depth}"))?;
                 let busy = number(&busy, "doorbells")?;
                 println!(
