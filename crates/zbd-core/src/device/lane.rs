@@ -24,6 +24,10 @@ const SPIN_TIME: Duration = Duration::from_micros(50);
 /// machine with fewer processors than busy threads, those may be what it waits for.
 const POLLS_PER_YIELD: u32 = 64;
 
+/// How often a lane that sleeps looks for requests that nobody waits for any more: their buffers are
+/// to go back to the pool.
+const LATE_TIME: Duration = Duration::from_millis(20);
+
 /// A request on its way to the thread.
 struct Submission {
     token: u64,
@@ -129,8 +133,8 @@ impl Lane {
         }
     }
 
-    /// Sleeps until there is something to do.
-    fn sleep(&self) {
+    /// Sleeps until there is something to do, or for `most`.
+    fn sleep(&self, most: Option<Duration>) {
         self.is_sleeping.store(true, Ordering::Relaxed);
         // See `wake_if_sleeping`.
         fence(Ordering::SeqCst);
@@ -138,7 +142,10 @@ impl Lane {
             && !self.is_noticed.load(Ordering::Relaxed)
             && !self.is_stopped.load(Ordering::Relaxed)
         {
-            thread::park();
+            match most {
+                None => thread::park(),
+                Some(most) => thread::park_timeout(most),
+            }
         }
         self.is_sleeping.store(false, Ordering::Relaxed);
     }
@@ -245,8 +252,7 @@ pub(super) fn drive(lane: &Lane, mut queue: IoQueue, shared: Option<&Shared>) {
             idle = Idle::default();
         } else {
             waiting.take(lane, &queue);
-            let is_expecting = queue.in_flight() > 0 || !queue.has_room() || !waiting.is_empty();
-            idle.wait(lane, is_expecting);
+            idle.wait(lane, &queue, !waiting.is_empty());
         }
     }
 }
@@ -351,15 +357,16 @@ struct Idle {
 }
 
 impl Idle {
-    fn wait(&mut self, lane: &Lane, is_expecting: bool) {
+    fn wait(&mut self, lane: &Lane, queue: &IoQueue, is_waited_for: bool) {
         self.polls += 1;
         if !self.polls.is_multiple_of(POLLS_PER_YIELD) {
             return hint::spin_loop();
         }
+        let is_expecting = queue.in_flight() > 0 || is_waited_for;
         if is_expecting || self.since.get_or_insert_with(Instant::now).elapsed() < SPIN_TIME {
             thread::yield_now();
         } else {
-            lane.sleep();
+            lane.sleep(queue.has_expired().then_some(LATE_TIME));
             *self = Self::default();
         }
     }

@@ -158,8 +158,9 @@ impl IoQueue {
         usize::from(self.queue.in_flight()) - self.expired + self.ended.len()
     }
 
-    /// Whether another request can be submitted now. Requests whose time was up hold their slots
-    /// until the device has returned them.
+    /// Whether another request of one segment can be submitted now; one of several may need more
+    /// room where chains are direct. Requests whose time was up hold their slots until the device
+    /// has returned them.
     #[inline]
     pub fn has_room(&self) -> bool {
         self.queue.in_flight() < self.queue.slots()
@@ -169,19 +170,29 @@ impl IoQueue {
     /// device, or until the time of a request is up, for `timeout` at the most; returns at once if
     /// something is to be polled already. Only on a queue that was opened with
     /// [`Interrupts::PerQueue`](crate::Interrupts::PerQueue). It may return early; what it means
-    /// is: poll.
+    /// is: poll. What the device announces, or that it has gone, is noticed when this returns.
     ///
     /// # Errors
     /// [`ErrorKind::Unsupported`] if the queue has no interrupt.
     pub fn wait(&mut self, timeout: Duration) -> Result<()> {
+        let seen = self.seen;
         self.look();
-        if !self.ended.is_empty() {
+        if !self.ended.is_empty() || self.seen != seen {
             return Ok(());
         }
-        let due = self.next_due.remaining(self.opened.elapsed());
-        let waited = self.queue.wait(due.map_or(timeout, |due| due.min(timeout)));
+        let begun = self.opened.elapsed();
+        let left = self.next_due.remaining(begun);
+        let timeout = left.map_or(timeout, |left| timeout.min(left));
+        self.queue.wait(timeout)?;
+        // Who waits polls too seldom for what polling looks at every so often.
         self.look();
-        Ok(waited?)
+        if self.opened.elapsed() - begun >= timeout
+            && self.broken.is_none()
+            && self.queue.in_flight() > 0
+        {
+            self.check_device();
+        }
+        Ok(())
     }
 
     /// How often the device has been notified of new requests.

@@ -82,6 +82,11 @@ impl IoQueue {
         self.events.pop_front()
     }
 
+    /// Whether the device has requests whose time was up.
+    pub(crate) fn has_expired(&self) -> bool {
+        self.expired > 0
+    }
+
     /// What [`poll`](Self::poll) does when the ring has nothing, every so often.
     #[cold]
     #[inline(never)]
@@ -105,7 +110,9 @@ impl IoQueue {
     #[inline(never)]
     pub(super) fn poll_failed(&mut self, error: vfio_virtio::Error) {
         self.fail(error.into());
-        self.out = self.ended.pop_front();
+        // The ring says nothing any more, but somebody else may reset the device.
+        self.idle_polls = self.idle_polls.wrapping_add(1);
+        self.look_around();
     }
 
     /// Looks at what needs no ring: announcements and times that are up.
@@ -130,12 +137,13 @@ impl IoQueue {
         }
         self.check_device();
         let changes = self.device.config_changes();
-        if self.broken.is_none() && changes != mem::replace(&mut self.config_changes, changes) {
-            self.read_capacity();
+        if self.broken.is_none() {
+            let before = mem::replace(&mut self.config_changes, changes);
+            self.read_capacity(changes != before);
         }
     }
 
-    fn check_device(&mut self) {
+    pub(super) fn check_device(&mut self) {
         if let Err(error) = self.device.check_alive() {
             self.fail(error.into());
         }
@@ -238,8 +246,9 @@ impl IoQueue {
         self.events.push_back(event);
     }
 
-    /// The configuration has changed: of what it says, only a plain device's size can.
-    fn read_capacity(&mut self) {
+    /// The configuration may have changed, surely if `is_announced`: of what it says, only a plain
+    /// device's size can.
+    fn read_capacity(&mut self, is_announced: bool) {
         match capacity(&self.device) {
             Ok(now) if now != self.info.capacity => {
                 let before = self.info.capacity;
@@ -251,7 +260,8 @@ impl IoQueue {
                 }
                 self.announce(DeviceEvent::Resized { before, now });
             }
-            Ok(_) => self.announce(DeviceEvent::ConfigChanged),
+            Ok(_) if is_announced => self.announce(DeviceEvent::ConfigChanged),
+            Ok(_) => {}
             Err(error) => self.fail(error),
         }
     }

@@ -3,15 +3,18 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests may panic")]
 
 mod abilities;
+mod announcements;
 mod appends;
 mod blocking;
 mod cancellation;
 mod closing;
 mod configuration;
+mod deadlines;
 mod disguise;
 mod failing;
 mod hostile;
 mod identity;
+mod interrupts;
 mod limits;
 mod meddler;
 mod model;
@@ -21,10 +24,12 @@ mod oracle;
 mod out_of_order;
 mod packed;
 mod ranges;
+mod recovery;
 mod reports;
 mod requests;
 mod rig;
 mod rings;
 mod statuses;
 mod tasks;
+mod vectored;
 mod zones;
