@@ -32,13 +32,13 @@ pub static ALL: &[Scenario] = &[
     Scenario {
         name: "bench::measure::speed",
         machine: &machine::bench,
-        limit: Duration::from_secs(3000),
+        limit: Duration::from_secs(1800),
         run: speed,
     },
     Scenario {
         name: "bench::measure::instructions",
         machine: &machine::bench,
-        limit: Duration::from_secs(3000),
+        limit: Duration::from_secs(900),
         run: instructions,
     },
 ];

@@ -58,12 +58,20 @@ impl Program {
     /// System calls between the two that the program marks the beginning and the end with.
     pub(crate) fn system_calls(&self, arguments: &str) -> Result<usize> {
         let log = self.valgrind(&["--tool=none", "--trace-syscalls=yes"], arguments)?;
-        let parts: Vec<&str> = log.split("sys_getppid").collect();
-        match parts[..] {
-            // A call that blocks has a second line, without its name.
-            [_, between, _] => Ok(between.matches(" sys_").count()),
-            _ => bail!("valgrind traced {} marks, not two:\n{log}", parts.len() - 1),
+        let mut marks = 0;
+        let mut calls = 0;
+        for line in log.lines().filter(|line| line.contains("SYSCALL[")) {
+            if line.contains("sys_getppid") {
+                marks += 1;
+            } else if marks == 1 && !line.contains(") ... [async]") {
+                // A call that blocks has a second line, when it returns.
+                calls += 1;
+            }
         }
+        if marks != 2 {
+            bail!("valgrind traced {marks} marks, not two:\n{log}");
+        }
+        Ok(calls)
     }
 
     fn valgrind(&self, options: &[&str], arguments: &str) -> Result<String> {
