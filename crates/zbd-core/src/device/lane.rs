@@ -24,6 +24,10 @@ const SPIN_TIME: Duration = Duration::from_micros(50);
 /// machine with fewer processors than busy threads, those may be what it waits for.
 const POLLS_PER_YIELD: u32 = 64;
 
+/// How often a lane that sleeps looks for requests that nobody waits for any more: their buffers are
+/// to go back to the pool.
+const LATE_TIME: Duration = Duration::from_millis(20);
+
 /// A request on its way to the thread.
 struct Submission {
     token: u64,
@@ -129,8 +133,8 @@ impl Lane {
         }
     }
 
-    /// Sleeps until there is something to do.
-    fn sleep(&self) {
+    /// Sleeps until there is something to do, or for `most`.
+    fn sleep(&self, most: Option<Duration>) {
         self.is_sleeping.store(true, Ordering::Relaxed);
         // See `wake_if_sleeping`.
         fence(Ordering::SeqCst);
@@ -138,7 +142,10 @@ impl Lane {
             && !self.is_noticed.load(Ordering::Relaxed)
             && !self.is_stopped.load(Ordering::Relaxed)
         {
-            thread::park();
+            match most {
+                None => thread::park(),
+                Some(most) => thread::park_timeout(most),
+            }
         }
         self.is_sleeping.store(false, Ordering::Relaxed);
     }
@@ -216,11 +223,17 @@ pub(super) fn drive(lane: &Lane, mut queue: IoQueue, shared: Option<&Shared>) {
     while !lane.is_stopped.load(Ordering::Relaxed) {
         lane.attend(&mut queue);
         let mut busy = waiting.submit(lane, &mut queue);
-        while queue.has_room()
+        while waiting.0.is_empty()
+            && queue.has_room()
             && let Some(submission) = lane.submissions.pop()
         {
             busy = true;
-            submit(lane, &mut queue, submission);
+            let due = submission
+                .timeout
+                .and_then(|timeout| Instant::now().checked_add(timeout));
+            if let Err(submission) = submit(lane, &mut queue, submission) {
+                waiting.0.push_front((due, submission));
+            }
         }
         queue.commit();
         while let Some(done) = queue.poll() {
@@ -242,12 +255,14 @@ pub(super) fn drive(lane: &Lane, mut queue: IoQueue, shared: Option<&Shared>) {
             idle = Idle::default();
         } else {
             waiting.take(lane, &queue);
-            idle.wait(lane, queue.in_flight() > 0 || !queue.has_room());
+            idle.wait(lane, &queue, !waiting.0.is_empty());
         }
     }
 }
 
-fn submit(lane: &Lane, queue: &mut IoQueue, submission: Submission) {
+/// Hands a request to the queue. It comes back if there is no room for it: one of several segments
+/// may need more than one of one.
+fn submit(lane: &Lane, queue: &mut IoQueue, submission: Submission) -> Result<(), Submission> {
     let Submission {
         token,
         request,
@@ -257,24 +272,33 @@ fn submit(lane: &Lane, queue: &mut IoQueue, submission: Submission) {
         None => queue.submit(request, token),
         Some(timeout) => queue.submit_within(request, token, timeout),
     };
-    if let Err(rejected) = submitted {
-        lane.slots.complete(Completion {
+    let Err(rejected) = submitted else {
+        return Ok(());
+    };
+    if rejected.error.kind() == ErrorKind::QueueFull {
+        return Err(Submission {
             token,
-            result: Err(rejected.error),
-            buffer: rejected.request.into_buffer(),
+            request: rejected.request,
+            timeout,
         });
     }
+    lane.slots.complete(Completion {
+        token,
+        result: Err(rejected.error),
+        buffer: rejected.request.into_buffer(),
+    });
+    Ok(())
 }
 
-/// Requests for which the queue has no room, because it is full of such whose time was up. Their
-/// own time runs meanwhile.
+/// Requests for which the queue has no room, because it is full of such whose time was up, or of
+/// such of several segments. Their own time runs meanwhile.
 #[derive(Default)]
 struct Waiting(VecDeque<(Option<Instant>, Submission)>);
 
 impl Waiting {
     /// Takes what has come for a queue without room.
     fn take(&mut self, lane: &Lane, queue: &IoQueue) {
-        if queue.has_room() {
+        if self.0.is_empty() && queue.has_room() {
             return;
         }
         let now = Instant::now();
@@ -308,11 +332,14 @@ impl Waiting {
         while queue.has_room()
             && let Some((due, mut submission)) = self.0.pop_front()
         {
-            any = true;
             if let Some(due) = due {
                 submission.timeout = Some(due.saturating_duration_since(Instant::now()));
             }
-            submit(lane, queue, submission);
+            if let Err(submission) = submit(lane, queue, submission) {
+                self.0.push_front((due, submission));
+                break;
+            }
+            any = true;
         }
         any
     }
@@ -326,15 +353,16 @@ struct Idle {
 }
 
 impl Idle {
-    fn wait(&mut self, lane: &Lane, is_expecting: bool) {
+    fn wait(&mut self, lane: &Lane, queue: &IoQueue, is_waited_for: bool) {
         self.polls += 1;
         if !self.polls.is_multiple_of(POLLS_PER_YIELD) {
             return hint::spin_loop();
         }
+        let is_expecting = queue.in_flight() > 0 || is_waited_for;
         if is_expecting || self.since.get_or_insert_with(Instant::now).elapsed() < SPIN_TIME {
             thread::yield_now();
         } else {
-            lane.sleep();
+            lane.sleep(queue.has_expired().then_some(LATE_TIME));
             *self = Self::default();
         }
     }

@@ -155,8 +155,9 @@ impl IoQueue {
         usize::from(self.queue.in_flight()) - self.expired + self.ended.len()
     }
 
-    /// Whether another request can be submitted now. Requests whose time was up hold their slots
-    /// until the device has returned them.
+    /// Whether another request of one segment can be submitted now; one of several may need more
+    /// room where chains are direct. Requests whose time was up hold their slots until the device
+    /// has returned them.
     #[inline]
     pub fn has_room(&self) -> bool {
         self.queue.in_flight() < self.queue.slots()

@@ -82,6 +82,11 @@ impl IoQueue {
         self.events.pop_front()
     }
 
+    /// Whether the device has requests whose time was up.
+    pub(crate) fn has_expired(&self) -> bool {
+        self.expired > 0
+    }
+
     /// What [`poll`](Self::poll) does when the ring has nothing, every so often.
     #[cold]
     #[inline(never)]

@@ -89,6 +89,13 @@ impl Due {
         self != Self::NEVER && behind.cast_signed() >= 0
     }
 
+    /// How long it is until the time comes, if there is one.
+    pub(super) fn left(self, now: std::time::Duration) -> Option<std::time::Duration> {
+        let left = self.0.wrapping_sub(now.as_millis() as u32).cast_signed();
+        let left = std::time::Duration::from_millis(left.max(0).cast_unsigned().into());
+        (self != Self::NEVER).then_some(left)
+    }
+
     /// The earlier of two times.
     pub(super) fn earlier(self, other: Self) -> Self {
         match (self, other) {
