@@ -15,7 +15,8 @@ pub enum DeviceEvent {
         now: SectorCount,
     },
     /// The device has announced a change of its configuration in which nothing changed that is
-    /// looked at.
+    /// looked at. Not told apart from a queue's interrupt, and so left out, where both share a
+    /// vector.
     ConfigChanged,
     /// The device has failed, asks for a reset or broke the rules: it needs to be
     /// [recovered](crate::IoQueue::recover).

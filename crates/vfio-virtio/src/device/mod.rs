@@ -298,7 +298,8 @@ impl RunningDevice {
         self.core.notices.count()
     }
 
-    /// How often the device has announced that its configuration changed. Without MSI-X it cannot.
+    /// How often the device has announced that its configuration changed. Without MSI-X it cannot;
+    /// where a queue shares the vector, only [`attention`](Self::attention) changes.
     pub fn config_changes(&self) -> u32 {
         self.core.notices.config_changes()
     }

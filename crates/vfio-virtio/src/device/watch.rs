@@ -112,7 +112,9 @@ impl Source {
                     // Fails only where the counter is full, and then it wakes all the same.
                     drop(queue.write(1));
                 }
-                if *is_config {
+                // A shared vector is mostly a queue's: that it may be the configuration's is a reason
+                // to look, not an announcement.
+                if *is_config && queues.is_empty() {
                     notices.config_changes.fetch_add(1, Ordering::Relaxed);
                 }
                 *is_config

@@ -457,10 +457,12 @@ impl<C: Copy + Default> Virtqueue<C> {
     /// will the interrupt come, and the caller may wait for it.
     pub fn arm(&mut self) -> bool {
         // The mirror image of the fence in `commit` is in there.
-        match &mut self.ring {
+        let is_idle = match &mut self.ring {
             Ring::Split(ring) => ring.arm(self.event_idx, self.popped as u16),
             Ring::Packed(ring) => ring.arm(self.event_idx),
-        }
+        };
+        // In a batch, a packed ring has nothing at the next place although there is more to pop.
+        is_idle && !self.wide.is_in_batch()
     }
 
     /// Asks for no interrupts: completions are polled.

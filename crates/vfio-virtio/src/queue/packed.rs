@@ -244,7 +244,11 @@ mod tests {
 
     /// The place that is reached after `count` descriptors, as an event has it.
     fn place(count: u32, size: u32) -> u16 {
-        let wrap = if count / size % 2 == 0 { EVENT_WRAP } else { 0 };
+        let wrap = if (count / size).is_multiple_of(2) {
+            EVENT_WRAP
+        } else {
+            0
+        };
         (count % size) as u16 | wrap
     }
 

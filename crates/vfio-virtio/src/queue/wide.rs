@@ -87,6 +87,11 @@ impl Wide {
         self.batch = 0;
     }
 
+    /// Whether the device has returned requests that are still to be popped one by one.
+    pub(super) fn is_in_batch(&self) -> bool {
+        self.batch > 0
+    }
+
     /// The tables, which the device may use until its reset.
     pub(super) fn take_tables(&mut self) -> impl Iterator<Item = DmaBuffer> {
         self.records

@@ -164,17 +164,32 @@ impl IoQueue {
     }
 
     /// Asks for an interrupt at the next completion and waits for it, for `timeout` at the most;
-    /// returns at once if something is to be polled already. Only on a queue that was opened with
+    /// returns at once if something is to be polled already, and when the time of a request is up.
+    /// Only on a queue that was opened with
     /// [`Interrupts::PerQueue`](crate::Interrupts::PerQueue). It may return early; what it means
-    /// is: poll.
+    /// is: poll. What the device announces, or that it has gone, is noticed when this returns.
     ///
     /// # Errors
     /// [`ErrorKind::Unsupported`] if the queue has no interrupt.
     pub fn wait(&mut self, timeout: Duration) -> Result<()> {
-        if !self.ended.is_empty() || self.device.attention() != self.seen {
+        let seen = self.seen;
+        self.look();
+        if !self.ended.is_empty() || self.seen != seen {
             return Ok(());
         }
-        Ok(self.queue.wait(timeout)?)
+        let begun = self.opened.elapsed();
+        let left = self.next_due.left(begun);
+        let timeout = left.map_or(timeout, |left| timeout.min(left));
+        self.queue.wait(timeout)?;
+        // Who waits polls too seldom for what polling looks at every so often.
+        self.look();
+        if self.opened.elapsed() - begun >= timeout
+            && self.broken.is_none()
+            && self.queue.in_flight() > 0
+        {
+            self.check_device();
+        }
+        Ok(())
     }
 
     /// How often the device has been notified of new requests.
@@ -310,7 +325,8 @@ impl IoQueue {
             Ok(None) => self.poll_idle(),
             Err(error) => {
                 self.fail(error.into());
-                self.ended.pop_front()
+                // The ring says nothing any more, but somebody else may reset the device.
+                self.poll_idle()
             }
         }
     }

@@ -129,12 +129,13 @@ impl IoQueue {
             self.check_device();
         }
         let changes = self.device.config_changes();
-        if self.broken.is_none() && changes != mem::replace(&mut self.config_changes, changes) {
-            self.read_capacity();
+        if self.broken.is_none() {
+            let before = mem::replace(&mut self.config_changes, changes);
+            self.read_capacity(changes != before);
         }
     }
 
-    fn check_device(&mut self) {
+    pub(super) fn check_device(&mut self) {
         if let Err(error) = self.device.check_alive() {
             self.fail(error.into());
         }
@@ -237,8 +238,9 @@ impl IoQueue {
         self.events.push_back(event);
     }
 
-    /// The configuration has changed: of what it says, only a plain device's size can.
-    fn read_capacity(&mut self) {
+    /// The configuration may have changed, surely if `is_announced`: of what it says, only a plain
+    /// device's size can.
+    fn read_capacity(&mut self, is_announced: bool) {
         match capacity(&self.device) {
             Ok(now) if now != self.info.capacity => {
                 let before = self.info.capacity;
@@ -250,7 +252,8 @@ impl IoQueue {
                 }
                 self.announce(DeviceEvent::Resized { before, now });
             }
-            Ok(_) => self.announce(DeviceEvent::ConfigChanged),
+            Ok(_) if is_announced => self.announce(DeviceEvent::ConfigChanged),
+            Ok(_) => {}
             Err(error) => self.fail(error),
         }
     }

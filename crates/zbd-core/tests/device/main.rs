@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests may panic")]
 
 mod abilities;
+mod announcements;
 mod appends;
 mod blocking;
 mod cancellation;
@@ -13,6 +14,7 @@ mod disguise;
 mod failing;
 mod hostile;
 mod identity;
+mod interrupts;
 mod limits;
 mod meddler;
 mod model;
@@ -22,6 +24,7 @@ mod oracle;
 mod out_of_order;
 mod packed;
 mod ranges;
+mod recovery;
 mod reports;
 mod requests;
 mod rig;

@@ -54,8 +54,8 @@ fn a_packed_ring_tells_its_offset_and_its_lap() {
         let mut rig = rig("packed", size, "indirect=on,notification-data=on");
         let size = u64::from(size);
         follow(&mut rig, size, (5000, 0), |placed| {
-            let wrap = u32::from(placed / size % 2 == 0);
-            (placed % size) as u32 | wrap << 15
+            let wrap = u32::from((placed / size).is_multiple_of(2));
+            (placed % size) as u32 | (wrap << 15)
         });
     }
 }
@@ -69,8 +69,8 @@ fn direct_chains_count_each_descriptor() {
         rig.queue.submit(Request::Flush, 0).unwrap();
         rig.queue.commit();
         placed += 2;
-        let wrap = u32::from(placed / 16 % 2 == 0);
-        let expected = placed % 16 | wrap << 15;
+        let wrap = u32::from((placed / 16).is_multiple_of(2));
+        let expected = (placed % 16) | (wrap << 15);
         assert_eq!(rig.device.control.last_notification(0) >> 16, expected);
         rig.finish();
     }
