@@ -54,8 +54,8 @@ fn a_packed_ring_tells_its_offset_and_its_lap() {
         let mut rig = rig("packed", size, "indirect=on,notification-data=on");
         let size = u64::from(size);
         follow(&mut rig, size, (5000, 0), |placed| {
-            let wrap = u32::from(placed / size % 2 == 0);
-            (placed % size) as u32 | wrap << 15
+            let wrap = u32::from((placed / size).is_multiple_of(2));
+            (placed % size) as u32 | (wrap << 15)
         });
     }
 }

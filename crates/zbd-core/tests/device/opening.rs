@@ -255,3 +255,92 @@ fn a_device_can_be_opened_again_and_keeps_its_data() {
         }
     }
 }
+
+#[test]
+fn ring_features_that_are_asked_for_and_not_offered_are_refused_with_the_remedy() {
+    use zbd_core::Use;
+    let always = |set: fn(&mut zbd_core::RingOptions)| {
+        let mut options = open_options();
+        set(&mut options.rings);
+        let device = "ring=split,indirect=off,event-idx=off,in-order=off,notification-data=off";
+        refused(device, options)
+    };
+    for (error, qemu) in [
+        (always(|rings| rings.packed = Use::Always), "packed=on"),
+        (
+            always(|rings| rings.indirect = Use::Always),
+            "indirect_desc=on",
+        ),
+        (
+            always(|rings| rings.event_idx = Use::Always),
+            "event_idx=on",
+        ),
+        (always(|rings| rings.in_order = Use::Always), "in_order=on"),
+    ] {
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
+        assert!(error.to_string().contains(qemu), "{error}");
+    }
+}
+
+#[test]
+fn ring_features_are_used_where_they_are_offered_and_wanted() {
+    use zbd_core::Use;
+    let device = "ring=packed,indirect=on,event-idx=on,in-order=on,notification-data=on,notif-config-data=on,order-platform=on";
+    let names = [
+        "ring_packed",
+        "indirect_desc",
+        "event_idx",
+        "in_order",
+        "notification_data",
+        "notif_config_data",
+        "order_platform",
+    ];
+    for wanted in [Use::WhereOffered, Use::Always, Use::Never] {
+        let mut options = open_options();
+        let rings = &mut options.rings;
+        rings.packed = wanted;
+        rings.indirect = wanted;
+        rings.event_idx = wanted;
+        rings.in_order = wanted;
+        rings.notification_data = wanted;
+        rings.notif_config_data = wanted;
+        rings.order_platform = wanted;
+        let mut device = Device::stepped(device);
+        let queue = device.open(options).unwrap().pop().unwrap();
+        for name in names {
+            let used = queue.info().features.contains(&name);
+            assert_eq!(
+                used,
+                wanted != Use::Never,
+                "{name}: {:?}",
+                queue.info().features
+            );
+        }
+        let mut rig = Rig { queue, device };
+        assert!(rig.run(Request::Flush).result.is_ok());
+    }
+}
+
+#[test]
+fn pci_device_strings_are_written_as_they_are_read() {
+    for spec in [
+        "pci:0000:00:01.0",
+        "pci:0000:00:01.0,noiommu=allow",
+        "pci:0000:00:01.0,noiommu=allow,ring=packed,indirect=off,event-idx=on,in-order=off",
+        "pci:0000:00:01.0,ring=split,notification-data=on,notif-config-data=off,order-platform=on",
+    ] {
+        let parsed: DeviceSpec = spec.parse().unwrap();
+        assert_eq!(parsed.to_string(), spec);
+    }
+    for (spec, word) in [
+        ("pci:0000:00:01.0,ring=round", "packed or split"),
+        ("pci:0000:00:01.0,in-order=maybe", "on or off"),
+        ("pci:0000:00:01.0,noiommu=yes", "allow or refuse"),
+        ("pci:0000:00:01.0,colour=red", "in-order"),
+        ("pci:0000:00:01.0,ring", "key=value"),
+    ] {
+        let error = spec.parse::<DeviceSpec>().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidSpec);
+        assert!(error.to_string().contains(word), "{error}");
+    }
+}
