@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result, ensure};
 use tokio::task::JoinSet;
 use zbd_core::{Zone, ZoneId, ZoneState, ZoneType, ZonedDevice};
 use zbd_tests::inside::claim::{block_on, records};
-use zbd_tests::inside::record::{Placed, Record, ensure_same};
+use zbd_tests::inside::record::{Placed, Record, UNIT, ensure_same};
 
 const TASKS: u32 = 32;
 /// Each task appends so many records to each zone.
@@ -36,7 +36,12 @@ async fn append_all(device: ZonedDevice, task: u32, zones: Vec<ZoneId>) -> Resul
                 zone: zone.0,
                 units: 1 + (task + sequence as u32) % 3,
             };
-            let mut buffer = device.buffer(record.len_bytes())?;
+            // Without tables, a buffer of many pieces takes the place of several requests.
+            let mut buffer = device.buffer(UNIT)?;
+            for _ in 1..record.units {
+                let piece = device.buffer(UNIT)?;
+                buffer.join(piece).map_err(|(error, _)| error)?;
+            }
             buffer.copy_from_slice(&record.bytes());
             let sector = device.append(*zone, buffer).await?.sector.0;
             placed.push(Placed { sector, record });

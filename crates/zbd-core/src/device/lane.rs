@@ -15,7 +15,7 @@ use crossbeam_queue::ArrayQueue;
 use tokio::sync::oneshot;
 
 use super::{engine::Shared, slots::Slots};
-use crate::{Completion, Error, ErrorKind, IoQueue, Request, Result};
+use crate::{Completion, Error, ErrorKind, IoQueue, Rejected, Request, Result};
 
 /// How long a lane with nothing in flight looks for new requests before it sleeps. Waking it takes
 /// about as long.
@@ -216,11 +216,14 @@ pub(super) fn drive(lane: &Lane, mut queue: IoQueue, shared: Option<&Shared>) {
     while !lane.is_stopped.load(Ordering::Relaxed) {
         lane.attend(&mut queue);
         let mut busy = waiting.submit(lane, &mut queue);
-        while queue.has_room()
+        while waiting.is_empty()
+            && queue.has_room()
             && let Some(submission) = lane.submissions.pop()
         {
             busy = true;
-            submit(lane, &mut queue, submission);
+            if let Some(submission) = submit(lane, &mut queue, submission) {
+                waiting.add(submission);
+            }
         }
         queue.commit();
         while let Some(done) = queue.poll() {
@@ -242,12 +245,15 @@ pub(super) fn drive(lane: &Lane, mut queue: IoQueue, shared: Option<&Shared>) {
             idle = Idle::default();
         } else {
             waiting.take(lane, &queue);
-            idle.wait(lane, queue.in_flight() > 0 || !queue.has_room());
+            let is_expecting = queue.in_flight() > 0 || !queue.has_room() || !waiting.is_empty();
+            idle.wait(lane, is_expecting);
         }
     }
 }
 
-fn submit(lane: &Lane, queue: &mut IoQueue, submission: Submission) {
+/// Submits a request, or returns it if it does not fit now: one of many segments can take the place
+/// of several.
+fn submit(lane: &Lane, queue: &mut IoQueue, submission: Submission) -> Option<Submission> {
     let Submission {
         token,
         request,
@@ -257,33 +263,49 @@ fn submit(lane: &Lane, queue: &mut IoQueue, submission: Submission) {
         None => queue.submit(request, token),
         Some(timeout) => queue.submit_within(request, token, timeout),
     };
-    if let Err(rejected) = submitted {
-        lane.slots.complete(Completion {
+    let Rejected { error, request } = submitted.err()?;
+    if error.kind() == ErrorKind::QueueFull {
+        return Some(Submission {
             token,
-            result: Err(rejected.error),
-            buffer: rejected.request.into_buffer(),
+            request,
+            timeout,
         });
     }
+    lane.slots.complete(Completion {
+        token,
+        result: Err(error),
+        buffer: request.into_buffer(),
+    });
+    None
 }
 
-/// Requests for which the queue has no room, because it is full of such whose time was up. Their
-/// own time runs meanwhile.
+/// Requests for which the queue has no room, because it is full of such whose time was up, or of
+/// such that take the place of several. Their own time runs meanwhile.
 #[derive(Default)]
 struct Waiting(VecDeque<(Option<Instant>, Submission)>);
 
 impl Waiting {
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Adds a request that did not fit.
+    fn add(&mut self, submission: Submission) {
+        let due = submission
+            .timeout
+            .and_then(|timeout| Instant::now().checked_add(timeout));
+        self.0.push_back((due, submission));
+    }
+
     /// Takes what has come for a queue without room.
     fn take(&mut self, lane: &Lane, queue: &IoQueue) {
-        if queue.has_room() {
+        if queue.has_room() && self.is_empty() {
             return;
         }
-        let now = Instant::now();
         while let Some(submission) = lane.submissions.pop() {
-            let due = submission
-                .timeout
-                .and_then(|timeout| now.checked_add(timeout));
-            self.0.push_back((due, submission));
+            self.add(submission);
         }
+        let now = Instant::now();
         let is_due = |(due, _): &(Option<Instant>, _)| due.is_some_and(|due| due <= now);
         while let Some(at) = self.0.iter().position(is_due)
             && let Some((_, submission)) = self.0.remove(at)
@@ -308,11 +330,14 @@ impl Waiting {
         while queue.has_room()
             && let Some((due, mut submission)) = self.0.pop_front()
         {
-            any = true;
             if let Some(due) = due {
                 submission.timeout = Some(due.saturating_duration_since(Instant::now()));
             }
-            submit(lane, queue, submission);
+            if let Some(submission) = submit(lane, queue, submission) {
+                self.0.push_front((due, submission));
+                break;
+            }
+            any = true;
         }
         any
     }
