@@ -127,6 +127,7 @@ macro_rules! guest_scenarios {
                 no_iommu {
                     function_is_refused_without_consent,
                     tool_says_what_is_at_stake,
+                    tool_warns_and_does_its_work,
                     pinned_memory_lies_where_the_driver_is_told,
                     memory_of_ordinary_pages_is_not_pinned,
                 }

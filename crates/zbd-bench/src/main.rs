@@ -17,6 +17,7 @@ use cli::{Cli, Command};
 use failure::Failure;
 
 fn main() -> ExitCode {
+    report::warnings::show();
     let result = match Cli::try_parse() {
         Ok(cli) => dispatch(cli),
         Err(error) if error.use_stderr() => Err(Failure::from_command_line(&error)),

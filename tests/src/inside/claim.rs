@@ -33,10 +33,14 @@ impl Claim {
         Ok(Self { function, address })
     }
 
-    /// The device string that opens it.
+    /// The device string that opens it; with the consent that this takes where no IOMMU confines it.
     #[must_use]
     pub fn spec(&self) -> String {
-        format!("pci:{}", self.address)
+        let consent = match self.function.is_unconfined() {
+            true => ",noiommu=allow",
+            false => "",
+        };
+        format!("pci:{}{consent}", self.address)
     }
 
     /// Its PCI address.

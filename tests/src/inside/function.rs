@@ -79,6 +79,13 @@ impl Function {
         Ok(fs::read_dir(self.directory.join("iommu_group/devices"))?.count())
     }
 
+    /// Is it one that vfio-pci has without an IOMMU?
+    #[must_use]
+    pub fn is_unconfined(&self) -> bool {
+        let group = fs::read_to_string(self.directory.join("iommu_group/name"));
+        group.is_ok_and(|name| name.trim() == "vfio-noiommu")
+    }
+
     /// Gives it to the driver `name`.
     ///
     /// # Errors

@@ -102,6 +102,28 @@ impl Ended {
         Ok(value)
     }
 
+    /// What it printed, as JSON, if it succeeded with one warning that contains all of `words`.
+    ///
+    /// # Errors
+    /// As [`json`](Self::json), or with what it warned of instead.
+    pub fn json_with_warning(&self, words: &[&str]) -> Result<Value> {
+        let line = self.errors.strip_suffix('\n').unwrap_or(&self.errors);
+        ensure!(
+            line.starts_with("zbd-bench: warning: ") && !line.contains('\n'),
+            "not one warning: {self}"
+        );
+        for word in words {
+            ensure!(line.contains(word), "`{word}` is missing: {self}");
+        }
+        let quiet = Self {
+            arguments: self.arguments.clone(),
+            code: self.code,
+            printed: self.printed.clone(),
+            errors: String::new(),
+        };
+        quiet.json()
+    }
+
     /// Passes if it failed with `code`, printed nothing, and said why on one line that contains all
     /// of `words`.
     ///

@@ -209,3 +209,19 @@ pub(super) fn memory_of_ordinary_pages_is_not_pinned(context: &mut Context) -> R
     claim.give_back()?;
     Ok(())
 }
+
+pub(super) fn tool_warns_and_does_its_work(context: &mut Context) -> Result<()> {
+    const COUNT: u64 = 500;
+    let claim = context.claim("main")?;
+    let job = format!("--device {} --count {COUNT}", claim.spec());
+    let ended = tool::run(&format!("run {job} --format json"))?;
+    let address = claim.address().to_string();
+    let document = ended.json_with_warning(&["no IOMMU confines", &address, "all memory"])?;
+    let result = &document["results"][0];
+    ensure!(
+        result["ios"] == COUNT && result["errors"] == 0,
+        "{document}"
+    );
+    claim.give_back()?;
+    Ok(())
+}

@@ -6,6 +6,7 @@ pub(crate) mod fio;
 pub(crate) mod functions;
 pub(crate) mod json;
 pub(crate) mod text;
+pub(crate) mod warnings;
 pub(crate) mod zones;
 
 use std::io::{self, ErrorKind, Write};
