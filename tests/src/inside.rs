@@ -12,4 +12,5 @@ pub mod kernel_log;
 pub mod kernel_view;
 pub mod panel;
 pub mod record;
+pub mod suite;
 pub mod tool;

@@ -15,6 +15,7 @@ pub mod driver_zones;
 pub mod kernel;
 pub mod no_iommu;
 pub mod removal;
+pub mod rings;
 pub mod shim;
 pub mod tool_device;
 pub mod tool_run;
@@ -98,7 +99,34 @@ macro_rules! guest_scenarios {
                     bad_requests_are_refused_and_nothing_is_written,
                 }
             }
+            rings {
+                rings {
+                    split,
+                    split_with_few_slots,
+                    split_although_packed_is_offered,
+                    split_in_order,
+                    split_without_tables,
+                    split_without_event_index,
+                    split_with_nothing_else_offered,
+                    two_split_queues_on_two_threads,
+                    packed,
+                    packed_with_an_odd_number_of_slots,
+                    packed_in_order,
+                    packed_in_order_without_tables,
+                    packed_with_nothing_else,
+                    packed_without_tables_offered,
+                    packed_without_event_index_offered,
+                    two_packed_queues_on_two_threads,
+                    interrupt_for_each_queue,
+                    interrupt_without_event_index,
+                    interrupts_that_queues_share,
+                    device_without_interrupts_is_polled,
+                }
+            }
             narrow {
+                rings {
+                    suite_on_the_disks_of_any_machine,
+                }
                 driver_io {
                     opened_device_is_what_was_described_and_goes_back_to_linux,
                     sequential_writes_at_depth_are_read_back,
@@ -124,6 +152,9 @@ macro_rules! guest_scenarios {
                 }
             }
             unconfined {
+                rings {
+                    suite_on_the_disks_of_any_machine,
+                }
                 no_iommu {
                     function_is_refused_without_consent,
                     tool_says_what_is_at_stake,

@@ -88,7 +88,7 @@ impl Machine {
     /// The machine of this name.
     #[must_use]
     pub fn by_name(name: &str) -> Option<&'static Self> {
-        [&main, &narrow, &unconfined]
+        [&main, &rings, &narrow, &unconfined]
             .into_iter()
             .find(|machine| machine.name == name)
     }
@@ -154,6 +154,12 @@ const UNMERGED: Disk = Disk {
     ..DISK
 };
 
+/// The same with the other format of rings, and requests returned in order.
+const UNMERGED_PACKED: Disk = Disk {
+    properties: "request-merging=off,packed=on,in_order=on",
+    ..UNMERGED
+};
+
 const PLAIN: Disk = Disk {
     name: "plain",
     slot: 0x13,
@@ -195,6 +201,49 @@ pub static main: Machine = Machine {
     limit: Duration::from_secs(300),
 };
 
+/// A disk of the machine `rings`: small, and as zoned as `main`.
+const fn offering(name: &'static str, slot: u8, properties: &'static str) -> Disk {
+    Disk {
+        name,
+        slot,
+        bytes: 24 * 2 * MIB,
+        zones: Some(Geometry {
+            zone_size: 2 * MIB,
+            zone_capacity: 2 * MIB - 64 * 1024,
+            conventional: 2,
+            max_open: 0,
+            max_active: 0,
+            max_append: MIB / 4,
+            block: 512,
+        }),
+        properties,
+        ..DISK
+    }
+}
+
+/// Its disks differ in which ring features and how many interrupt vectors they offer.
+#[expect(
+    non_upper_case_globals,
+    reason = "the scenarios' list names machines in lower case"
+)]
+pub static rings: Machine = Machine {
+    name: "rings",
+    iommu: Iommu::Intel { bits: 48 },
+    disks: &[
+        offering("split", 0x10, ""),
+        offering("packed", 0x11, "packed=on"),
+        offering("in-order", 0x12, "packed=on,in_order=on"),
+        offering("direct", 0x13, "packed=on,indirect_desc=off"),
+        offering("flags", 0x14, "packed=on,event_idx=off"),
+        offering("bare", 0x15, "indirect_desc=off,event_idx=off"),
+        offering("two-vectors", 0x16, "vectors=2"),
+        offering("one-vector", 0x17, "vectors=1"),
+        offering("no-vectors", 0x18, "vectors=0"),
+    ],
+    arguments: &[],
+    limit: Duration::from_secs(300),
+};
+
 /// Its IOMMU maps addresses of 39 bits, like many small ones; some of its disks can be unplugged.
 #[expect(
     non_upper_case_globals,
@@ -205,7 +254,7 @@ pub static narrow: Machine = Machine {
     iommu: Iommu::Intel { bits: 39 },
     disks: &[
         MAIN,
-        UNMERGED,
+        UNMERGED_PACKED,
         PLAIN,
         Disk {
             name: "unplugged",
@@ -241,7 +290,7 @@ pub static unconfined: Machine = Machine {
         MAIN,
         Disk {
             behind_iommu: false,
-            ..UNMERGED
+            ..UNMERGED_PACKED
         },
         PLAIN,
     ],

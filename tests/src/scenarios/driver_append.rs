@@ -16,15 +16,15 @@ use crate::inside::record::{Placed, Record, UNIT, ensure_same};
 pub(super) const LIMIT: Duration = Duration::from_secs(90);
 
 /// Zones that the tasks of one job append to.
-const ZONES: u32 = 3;
+pub(super) const ZONES: u32 = 3;
 
 /// Records appended by many tasks at once.
 #[derive(Clone, Copy)]
-struct Job {
+pub(super) struct Job {
     /// How many tasks, each with one append in flight; also the seed.
-    depth: u32,
-    count: u64,
-    first_zone: u32,
+    pub(super) depth: u32,
+    pub(super) count: u64,
+    pub(super) first_zone: u32,
 }
 
 impl Job {
@@ -38,7 +38,7 @@ impl Job {
         }
     }
 
-    async fn run(self, device: &ZonedDevice) -> Result<Vec<Placed>> {
+    pub(super) async fn run(self, device: &ZonedDevice) -> Result<Vec<Placed>> {
         let next = Arc::new(AtomicU64::new(0));
         let mut tasks = JoinSet::new();
         for _ in 0..self.depth {
