@@ -11,6 +11,9 @@ pub mod driver_cancel;
 pub mod driver_crash;
 pub mod driver_io;
 pub mod driver_refusals;
+pub mod driver_resize;
+pub mod driver_stall;
+pub mod driver_unplug;
 pub mod driver_zones;
 pub mod kernel;
 pub mod no_iommu;
@@ -86,6 +89,17 @@ macro_rules! guest_scenarios {
                 driver_crash {
                     killed_process_leaves_a_usable_device,
                 }
+                driver_resize {
+                    queue_learns_the_new_size,
+                    tasks_learn_the_new_size,
+                }
+                driver_stall {
+                    held_requests_time_out_and_keep_their_memory,
+                    late_completions_are_nobodys,
+                    reset_ends_the_requests_of_all_queues,
+                    tasks_learn_of_a_stall_and_go_on_after_it,
+                    device_that_asks_for_a_reset_gets_it,
+                }
                 tool_device {
                     function_is_bound_described_and_given_back,
                     user_needs_the_group_and_enough_lockable_memory,
@@ -149,6 +163,13 @@ macro_rules! guest_scenarios {
                 removal {
                     notices_are_given_where_the_function_has_them,
                     unplugged_function_is_asked_for_and_let_go,
+                }
+                driver_stall {
+                    device_that_asks_for_a_reset_gets_it,
+                }
+                driver_unplug {
+                    queues_learn_that_their_device_is_gone,
+                    shared_device_is_let_go_without_its_users,
                 }
             }
             unconfined {

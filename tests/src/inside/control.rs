@@ -15,6 +15,9 @@ use crate::guest::qemu;
 const PORT: &str = "/dev/ttyS2";
 /// QEMU answers at once, but its machine may be slow to give it a turn.
 const ANSWER_TIME: Duration = Duration::from_secs(10);
+/// How often, and for how long at a time, its first answer is waited for.
+const ATTEMPTS: u32 = 10;
+const FIRST_ANSWER_TIME: Duration = Duration::from_secs(1);
 /// How long the kernel may take to find, or to let go of, a device.
 const PLUG_TIME: Duration = Duration::from_secs(20);
 
@@ -34,6 +37,24 @@ impl Control {
     /// # Errors
     /// If QEMU does not answer.
     pub fn open() -> Result<Self> {
+        let mut attempts = 1;
+        loop {
+            let mut control = Self::open_port()?;
+            // Refused if a predecessor has done it, which is as well.
+            match control.answer("qmp_capabilities", &json!({}), FIRST_ANSWER_TIME) {
+                // What came while nobody listened, such as QEMU's greeting, can take the interrupt
+                // of what comes now with it. A port that is opened anew asks for it again.
+                Err(_) if attempts < ATTEMPTS => attempts += 1,
+                Err(error) => return Err(error),
+                Ok(_) => {
+                    control.events.clear();
+                    return Ok(control);
+                }
+            }
+        }
+    }
+
+    fn open_port() -> Result<Self> {
         let port = OpenOptions::new()
             .read(true)
             .write(true)
@@ -45,17 +66,13 @@ impl Control {
         settings.special_codes[SpecialCodeIndex::VMIN] = 0;
         settings.special_codes[SpecialCodeIndex::VTIME] = 1;
         tcsetattr(&port, OptionalActions::Now, &settings)?;
-        let mut control = Self {
+        Ok(Self {
             port,
             line: Vec::new(),
             events: VecDeque::new(),
             // What answers a predecessor on the same port is not taken for an answer to us.
             commands: u64::from(std::process::id()) << 32,
-        };
-        // Refused if a predecessor has done it, which is as well.
-        control.answer("qmp_capabilities", &json!({}))?;
-        control.events.clear();
-        Ok(control)
+        })
     }
 
     /// Executes a command, and returns what it returns.
@@ -63,7 +80,7 @@ impl Control {
     /// # Errors
     /// QEMU's.
     pub fn execute(&mut self, command: &str, arguments: &Value) -> Result<Value> {
-        let answer = self.answer(command, arguments)?;
+        let answer = self.answer(command, arguments, ANSWER_TIME)?;
         ensure!(
             answer.get("error").is_none(),
             "{command} {arguments}: {}",
@@ -140,12 +157,12 @@ impl Control {
     }
 
     /// The whole answer to a command.
-    fn answer(&mut self, command: &str, arguments: &Value) -> Result<Value> {
+    fn answer(&mut self, command: &str, arguments: &Value, limit: Duration) -> Result<Value> {
         self.commands += 1;
         let id = self.commands;
         let message = json!({ "execute": command, "arguments": arguments, "id": id });
         self.port.write_all(format!("{message}\n").as_bytes())?;
-        let deadline = Instant::now() + ANSWER_TIME;
+        let deadline = Instant::now() + limit;
         loop {
             match self.message(deadline)? {
                 Some(message) if message["id"] == id => return Ok(message),
