@@ -386,45 +386,42 @@ pub(super) fn tasks_learn_of_a_stall_and_go_on_after_it(context: &mut Context) -
 }
 
 pub(super) fn device_that_asks_for_a_reset_gets_it(context: &mut Context) -> Result<()> {
-    for name in ["main", "unmerged"] {
-        let claim = context.claim(name)?;
-        let mut queue = one_queue(&claim)?;
-        let memory = queue.memory().clone();
-        let all = Hoard::take(&memory).0.len();
-        // A request that the device cannot make sense of: where its descriptor says 4096 bytes, we
-        // write 0.
-        let mut buffer = queue.buffer(UNIT)?;
-        buffer.copy_from_slice(&record(1, 0).bytes());
-        let mut descriptor = buffer.iova().0.to_le_bytes().to_vec();
-        descriptor.extend((UNIT as u32).to_le_bytes());
-        let append = Request::Append { zone: ZONE, buffer };
-        queue.submit(append, 0).map_err(Error::from)?;
-        let process = ProcessMemory::open()?;
-        let found = process.find(&memory, &descriptor)?;
-        let [at] = found[..] else {
-            bail!("{} descriptors of the one buffer", found.len());
-        };
-        process.write(at + 8, &0_u32.to_le_bytes())?;
-        queue.commit();
-        let ended = drain(&mut queue)?;
-        ensure_all_ended(&ended, 1)?;
-        let error = ended[0].result.as_ref().err().context("it was done")?;
-        ensure!(error.kind() == ErrorKind::NeedsReset, "{error:?}");
-        ensure!(ended[0].buffer.is_none());
-        ensure!(queue.next_event() == Some(DeviceEvent::Failed));
-        let buffer = queue.buffer(UNIT)?;
-        let refused = queue.submit(Request::Append { zone: ZONE, buffer }, 1);
-        let refused = refused.err().context("it was accepted")?;
-        ensure!(refused.error.kind() == ErrorKind::NeedsReset);
-        drop(refused);
+    // With a split ring: on packed ones, such a request makes QEMU 10.0 look at the ring forever,
+    // and nothing of its machine moves any more.
+    let claim = context.claim("main")?;
+    let mut queue = one_queue(&claim)?;
+    let memory = queue.memory().clone();
+    let all = Hoard::take(&memory).0.len();
+    // A request that the device cannot make sense of: where its descriptor says 4096 bytes, we
+    // write 0.
+    let mut buffer = queue.buffer(UNIT)?;
+    buffer.copy_from_slice(&record(1, 0).bytes());
+    let mut descriptor = buffer.iova().0.to_le_bytes().to_vec();
+    descriptor.extend((UNIT as u32).to_le_bytes());
+    let append = Request::Append { zone: ZONE, buffer };
+    queue.submit(append, 0).map_err(Error::from)?;
+    let process = ProcessMemory::open()?;
+    let found = process.find(&memory, &descriptor)?;
+    let [at] = found[..] else {
+        bail!("{} descriptors of the one buffer", found.len());
+    };
+    process.write(at + 8, &0_u32.to_le_bytes())?;
+    queue.commit();
+    let ended = drain(&mut queue)?;
+    ensure_all_ended(&ended, 1)?;
+    let error = ended[0].result.as_ref().err().context("it was done")?;
+    ensure!(error.kind() == ErrorKind::NeedsReset, "{error:?}");
+    ensure!(ended[0].buffer.is_none());
+    ensure!(queue.next_event() == Some(DeviceEvent::Failed));
+    let buffer = queue.buffer(UNIT)?;
+    let refused = queue.submit(Request::Append { zone: ZONE, buffer }, 1);
+    let refused = refused.err().context("it was accepted")?;
+    ensure!(refused.error.kind() == ErrorKind::NeedsReset);
+    drop(refused);
 
-        queue.recover().context("recover")?;
-        ensure!(queue.next_event() == Some(DeviceEvent::Reset));
-        let now = Hoard::take(&memory).0.len();
-        ensure!(now == all, "{now} of {all} buffers");
-        ensure_works(&mut queue, &[])?;
-        drop(queue);
-        claim.give_back()?;
-    }
-    Ok(())
+    queue.recover().context("recover")?;
+    ensure!(queue.next_event() == Some(DeviceEvent::Reset));
+    let now = Hoard::take(&memory).0.len();
+    ensure!(now == all, "{now} of {all} buffers");
+    ensure_works(&mut queue, &[])
 }
