@@ -127,6 +127,9 @@ pub struct ZonedInfo {
     /// The unit of which all writes to sequential zones are multiples, in bytes: what the device
     /// states, in whole blocks.
     pub write_granularity: u32,
+    /// One less than the write granularity if that is a power of two; else all ones, which says
+    /// nothing.
+    pub(crate) granularity_mask: u32,
     pub(crate) grid: ZoneGrid,
     pub(crate) shapes: Box<[ZoneShape]>,
 }
@@ -157,6 +160,13 @@ impl DeviceInfo {
 }
 
 impl ZonedInfo {
+    /// Whether `len` bytes are a multiple of the write granularity. A division costs as much as the
+    /// rest of what is checked, and granularities are powers of two.
+    #[inline]
+    pub(crate) fn is_granular(&self, len: u32) -> bool {
+        len & self.granularity_mask == 0 || len.is_multiple_of(self.write_granularity)
+    }
+
     /// The first sector of `zone`, whether it exists or not.
     pub fn start(&self, zone: ZoneId) -> Sector {
         self.grid.start(zone)

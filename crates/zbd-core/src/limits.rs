@@ -29,7 +29,7 @@ pub(crate) fn append(
     let sectors = SectorCount(u64::from(len) / SECTOR_LEN);
     match zoned.shapes.get(zone.0 as usize) {
         Some(shape)
-            if len.is_multiple_of(zoned.write_granularity)
+            if zoned.is_granular(len)
                 && sectors <= zoned.max_append
                 && sectors <= shape.capacity
                 && shape.zone_type == ZoneType::SequentialRequired =>

@@ -53,15 +53,11 @@ fn record(seed: u64, sequence: u64) -> Record {
     }
 }
 
-/// What a hoard leaves for each queue: a reset makes new rings before it gives back the old ones.
-const RINGS: usize = 64 << 10;
-
-/// All the buffers that can be had, filled with the pattern; room for rings is left.
+/// All the buffers that can be had, filled with the pattern.
 struct Hoard(Vec<DmaBuffer>);
 
 impl Hoard {
     fn take(memory: &DmaArena) -> Self {
-        let _rings = [memory.allocate(RINGS), memory.allocate(RINGS)];
         let mut all: Vec<DmaBuffer> = std::iter::from_fn(|| memory.allocate(UNIT).ok()).collect();
         for buffer in &mut all {
             buffer.fill(PATTERN);

@@ -38,6 +38,9 @@ struct QueueLife {
     number: u32,
     /// What was set up and is still to be taken up by the queue's owner.
     next: Option<Result<Setup, (ErrorKind, String)>>,
+    /// Memory for the next life, so that a device can be recovered when all other memory is in use:
+    /// then above all may it have to be.
+    spare: Option<QueueMemory>,
     /// Whether it has no owner any more.
     is_retired: bool,
 }
@@ -99,6 +102,13 @@ impl Core {
         }
     }
 
+    /// Keeps memory of queue `index` that the device does not know any more for its next life.
+    pub(crate) fn keep(&self, index: u16, memory: QueueMemory) {
+        if let Some(queue) = self.queues().get_mut(usize::from(index)) {
+            queue.spare.get_or_insert(memory);
+        }
+    }
+
     /// What queue `index` was set up with after a reset, and the number of that life.
     pub(crate) fn new_life(&self, index: u16) -> (u32, Result<Setup>) {
         let mut queues = self.queues();
@@ -119,12 +129,15 @@ impl Core {
     /// Sets up the next queue for the first time.
     pub(super) fn add_queue(&self, size: u16, vector: Option<u16>) -> Result<Setup> {
         let mut queues = self.queues();
-        let setup = self.set_up(queues.len() as u16, size, vector)?;
+        let allocate = || QueueMemory::allocate(&self.arena, self.format(), size);
+        let (memory, spare) = (allocate()?, allocate()?);
+        let setup = self.set_up(queues.len() as u16, memory, vector)?;
         queues.push(QueueLife {
             size,
             vector,
             number: 0,
             next: None,
+            spare: Some(spare),
             is_retired: false,
         });
         Ok(setup)
@@ -134,11 +147,11 @@ impl Core {
         self.queues().len() as u16
     }
 
-    fn set_up(&self, index: u16, size: u16, vector: Option<u16>) -> Result<Setup> {
-        let memory = QueueMemory::allocate(&self.arena, self.format(), size)?;
+    fn set_up(&self, index: u16, memory: QueueMemory, vector: Option<u16>) -> Result<Setup> {
+        let (size, rings) = (memory.size(), memory.addresses());
         match self
             .transport
-            .enable_queue(index, size, &memory.addresses(), vector, self.features)
+            .enable_queue(index, size, &rings, vector, self.features)
         {
             Ok(notification) => Ok((memory, notification)),
             Err(error) => {
@@ -185,7 +198,9 @@ impl Core {
         // The device has confirmed that it has stopped: it uses none of this any more.
         lock(&self.abandoned).clear();
         for queue in queues.iter_mut() {
-            queue.next = None;
+            if let Some(Ok((memory, _))) = queue.next.take() {
+                queue.spare.get_or_insert(memory);
+            }
         }
         let outcome = self.set_up_again(&mut queues);
         if let Err(error) = &outcome {
@@ -224,10 +239,22 @@ impl Core {
         Self::settle(&self.transport, &name, offered, self.features)?;
         for (queue, index) in queues.iter_mut().zip(0..) {
             if !queue.is_retired {
-                queue.next = Some(Ok(self.set_up(index, queue.size, queue.vector)?));
+                let memory = self.memory_for(queue)?;
+                queue.next = Some(Ok(self.set_up(index, memory, queue.vector)?));
             }
         }
         self.go()
+    }
+
+    /// Memory for the next life of a queue.
+    fn memory_for(&self, queue: &mut QueueLife) -> Result<QueueMemory> {
+        match queue.spare.take() {
+            Some(mut memory) => {
+                memory.clear();
+                Ok(memory)
+            }
+            None => QueueMemory::allocate(&self.arena, self.format(), queue.size),
+        }
     }
 
     /// Resets queue `index` alone and sets it up again.
@@ -244,7 +271,12 @@ impl Core {
             .filter(|queue| !queue.is_retired)
             .ok_or_else(|| Error::new(ErrorKind::NotFound, format!("there is no queue {index}")))?;
         self.transport.reset_queue(index)?;
-        let setup = self.set_up(index, queue.size, queue.vector);
+        if let Some(Ok((memory, _))) = queue.next.take() {
+            queue.spare.get_or_insert(memory);
+        }
+        let setup = self
+            .memory_for(queue)
+            .and_then(|memory| self.set_up(index, memory, queue.vector));
         queue.number += 1;
         let outcome = match &setup {
             Ok(_) => Ok(()),

@@ -2,7 +2,7 @@
 
 use std::{mem, sync::Arc};
 
-use super::{FREE, NO_SLOT, Virtqueue};
+use super::{FREE, NO_SLOT, QueueMemory, Virtqueue};
 use crate::{DmaBuffer, Result};
 
 /// A request that a reset has ended. Whether the device carried it out is not known.
@@ -74,7 +74,8 @@ impl<C: Copy + Default> Virtqueue<C> {
         self.life = life;
         self.doorbells = doorbells;
         // The device knows none of this any more.
-        drop(old.memory.take_buffer());
+        let memory = mem::replace(&mut old.memory, QueueMemory::none());
+        self.core.keep(self.index, memory);
         old.wide.take_tables().for_each(drop);
         (ended, Ok(()))
     }

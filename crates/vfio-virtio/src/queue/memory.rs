@@ -193,6 +193,26 @@ impl QueueMemory {
         })
     }
 
+    /// Makes the memory as it was when it was new. The device must not know it, and rings and slots
+    /// that were made of it may not be used any more.
+    pub(crate) fn clear(&mut self) {
+        if let Some(buffer) = &mut self.buffer {
+            buffer.fill(0);
+        }
+    }
+
+    /// What is left where this is taken out, because its owner lives on.
+    pub(super) fn none() -> Self {
+        Self {
+            format: Format::Split,
+            size: 0,
+            base: ptr::null_mut(),
+            base_iova: Iova(0),
+            layout: Layout::new(Format::Split, 0),
+            buffer: None,
+        }
+    }
+
     pub(super) fn format(&self) -> Format {
         self.format
     }

@@ -252,8 +252,7 @@ pub(super) fn drive(lane: &Lane, mut queue: IoQueue, shared: Option<&Shared>) {
             idle = Idle::default();
         } else {
             waiting.take(lane, &queue);
-            let is_expecting = queue.in_flight() > 0 || !queue.has_room() || !waiting.is_empty();
-            idle.wait(lane, is_expecting);
+            idle.wait(lane, &queue, !waiting.is_empty());
         }
     }
 }

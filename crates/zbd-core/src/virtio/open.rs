@@ -79,6 +79,10 @@ pub(crate) fn open(
                 max_active: (zoned.max_active > 0).then_some(zoned.max_active),
                 max_append: zoned.max_append,
                 write_granularity: zoned.write_granularity,
+                granularity_mask: match zoned.write_granularity.is_power_of_two() {
+                    true => zoned.write_granularity - 1,
+                    false => u32::MAX,
+                },
                 grid,
                 shapes: shapes(queue, &device, &grid, config.max_segment)?,
             })

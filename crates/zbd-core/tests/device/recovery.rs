@@ -402,3 +402,22 @@ fn tasks_that_wait_end_when_the_device_is_reset_and_others_go_on() {
         }
     });
 }
+
+#[test]
+fn a_device_is_recovered_when_all_its_memory_is_handed_out() {
+    let mut rig = Rig::stepped(GEOMETRY);
+    for _ in 0..3 {
+        let memory = rig.queue.memory().clone();
+        let request = rig.append(0, 4096, 1);
+        rig.queue.submit(request, 1).unwrap();
+        rig.queue.commit();
+        let all: Vec<_> = std::iter::from_fn(|| memory.allocate(4096).ok()).collect();
+        assert!(!all.is_empty());
+        rig.queue.recover().unwrap();
+        let done = rig.finish();
+        assert_eq!(done.len(), 1);
+        drop((done, all));
+        let request = rig.append(1, 4096, 2);
+        assert!(rig.run(request).result.is_ok());
+    }
+}
