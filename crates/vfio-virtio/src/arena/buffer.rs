@@ -209,13 +209,17 @@ impl DmaBuffer {
     /// The parts that are contiguous for the device, one unless the buffer was
     /// [joined](Self::join).
     pub fn segments(&self) -> impl Iterator<Item = Segment> + Clone {
-        self.chain().map(|buffer| {
-            let block = buffer.block();
-            Segment {
-                iova: block.iova,
-                len_bytes: block.segment_len,
-            }
-        })
+        self.chain().map(Self::first_segment)
+    }
+
+    /// The first of the [segments](Self::segments).
+    #[inline]
+    pub(crate) fn first_segment(&self) -> Segment {
+        let block = self.block();
+        Segment {
+            iova: block.iova,
+            len_bytes: block.segment_len,
+        }
     }
 
     fn chain(&self) -> impl Iterator<Item = &Self> + Clone {

@@ -408,6 +408,7 @@ impl Descriptors {
     ///
     /// # Panics
     /// If there is none.
+    #[inline]
     pub(super) fn put(&mut self, index: u16, descriptor: Descriptor) {
         let descriptor = Descriptor {
             address: descriptor.address.to_le(),

@@ -108,6 +108,7 @@ impl PackedRing {
 
     /// Writes the next element, which points to a part of a request; otherwise as
     /// [`put_table`](Self::put_table).
+    #[inline]
     pub(super) fn put(&mut self, address: Iova, len: u32, id: u16, flags: u16) {
         let named = u64::from(len) | u64::from(id) << ID_SHIFT;
         let flags = u64::from(flags) << FLAGS_SHIFT;

@@ -51,6 +51,7 @@ impl SplitRing {
     }
 
     /// Writes the descriptor at `index` of the table.
+    #[inline]
     pub(super) fn put(
         &mut self,
         index: u16,

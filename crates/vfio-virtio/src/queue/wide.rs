@@ -14,7 +14,7 @@ use super::{
     memory::{Descriptor, HEAD_LEN, INDIRECT, NEXT, PackedTable, SplitTable, TableFormat, WRITE},
     split::SplitRing,
 };
-use crate::{DmaBuffer, Iova, Result};
+use crate::{DmaBuffer, Iova, Result, Segment};
 
 /// The greatest number of descriptors of a request with one data segment.
 const CHAIN_LEN: usize = 3;
@@ -118,9 +118,25 @@ impl<C: Copy + Default> Virtqueue<C> {
         }
     }
 
+    /// What [`push`](Self::push) does with what is not as simple as it looked.
     #[cold]
     #[inline(never)]
     pub(super) fn push_wide(
+        &mut self,
+        head: [u64; 2],
+        buffer: Option<DmaBuffer>,
+        flags: u16,
+        tail: Tail,
+        status: u8,
+        context: C,
+    ) -> Result<(), Rejected> {
+        // Cold for the sake of the request path. Of direct chains this is the usual one, and what
+        // is called cold is not made fast.
+        self.push_chain(head, buffer, flags, tail, status, context)
+    }
+
+    #[inline(never)]
+    fn push_chain(
         &mut self,
         head: [u64; 2],
         buffer: Option<DmaBuffer>,
@@ -133,7 +149,11 @@ impl<C: Copy + Default> Virtqueue<C> {
             (Some(buffer), WRITE) => buffer.len() as u32,
             _ => 0,
         };
-        let segments = buffer.as_ref().map_or(0, |b| b.segments().count());
+        let segments = match &buffer {
+            None => 0,
+            Some(buffer) if buffer.is_contiguous() => 1,
+            Some(buffer) => buffer.segments().count(),
+        };
         let placed = match &buffer {
             Some(buffer) if buffer.arena_id() != self.arena => Err(Refusal::Foreign),
             _ if segments + 2 > self.slots.len() => Err(Refusal::TooManySegments(segments)),
@@ -145,42 +165,76 @@ impl<C: Copy + Default> Virtqueue<C> {
         };
         let slot = &mut self.slots[id as usize];
         slot.memory.write_ends(head, tail.len(), status);
-        let mut parts = mem::take(&mut self.wide.parts);
-        parts.push(Part {
+        let first = Part {
             address: slot.memory.head(self.displacement),
             len: HEAD_LEN,
             flags: 0,
-        });
-        let data = buffer.iter().flat_map(DmaBuffer::segments);
-        parts.extend(data.map(|segment| Part {
-            address: segment.iova,
-            len: segment.len_bytes,
-            flags,
-        }));
-        parts.push(Part {
+        };
+        let end = Part {
             address: slot.memory.tail(tail.len(), self.displacement),
             len: tail.len(),
             flags: WRITE,
-        });
+        };
+        slot.written_limit = 0;
+        slot.context = context;
+        slot.position = self.pushed;
         let record = &mut self.wide.records[id as usize];
         record.descriptors = match self.wide.chains {
             Chains::Indirect => 1,
-            Chains::Direct => parts.len() as u16,
+            Chains::Direct => segments as u16 + 2,
         };
         record.last = last;
         record.written_limit = written + tail.len() + 1;
-        slot.written_limit = 0;
-        slot.buffer = buffer;
-        slot.context = context;
-        slot.position = self.pushed;
-        self.write_chain(id, &parts);
-        parts.clear();
-        self.wide.parts = parts;
+        let part = |segment: Segment| Part {
+            address: segment.iova,
+            len: segment.len_bytes,
+            flags,
+        };
+        match &buffer {
+            Some(buffer) if segments == 1 && self.wide.chains == Chains::Direct => {
+                self.write_three(id, first, part(buffer.first_segment()), end);
+            }
+            _ => {
+                let mut parts = mem::take(&mut self.wide.parts);
+                parts.push(first);
+                parts.extend(buffer.iter().flat_map(DmaBuffer::segments).map(part));
+                parts.push(end);
+                self.write_chain(id, &parts);
+                parts.clear();
+                self.wide.parts = parts;
+            }
+        }
+        self.slots[id as usize].buffer = buffer;
         self.pushed += 1;
         Ok(())
     }
 
+    /// Writes the direct chain that most requests have; otherwise as
+    /// [`write_chain`](Self::write_chain).
+    #[inline]
+    fn write_three(&mut self, id: u32, first: Part, data: Part, end: Part) {
+        match &mut self.ring {
+            Ring::Split(ring) => {
+                let second = self.slots[id as usize].next_free;
+                let third = self.slots[second as usize].next_free;
+                let (at, next) = (id as u16, Some(second as u16));
+                ring.put(at, first.address, first.len, first.flags, next);
+                let (at, next) = (second as u16, Some(third as u16));
+                ring.put(at, data.address, data.len, data.flags, next);
+                ring.put(third as u16, end.address, end.len, end.flags, None);
+                ring.set_available(self.pushed as u16, id as u16);
+            }
+            Ring::Packed(ring) => {
+                let id = id as u16;
+                ring.put(first.address, first.len, id, first.flags | NEXT);
+                ring.put(data.address, data.len, id, data.flags | NEXT);
+                ring.put(end.address, end.len, id, end.flags);
+            }
+        }
+    }
+
     /// Takes what a request of `count` descriptors needs: the first and the last of its slots.
+    #[inline]
     fn place(&mut self, count: usize) -> Result<(u32, u32), Refusal> {
         let is_deep = self.in_flight() >= self.slots();
         let (first_free, slots) = match (self.wide.chains, &self.ring) {
@@ -216,6 +270,7 @@ impl<C: Copy + Default> Virtqueue<C> {
     }
 
     /// Writes a request's descriptors and puts it into the ring.
+    #[inline]
     fn write_chain(&mut self, id: u32, parts: &[Part]) {
         let record = &mut self.wide.records[id as usize];
         match (&mut self.ring, self.wide.chains) {
@@ -257,6 +312,11 @@ impl<C: Copy + Default> Virtqueue<C> {
     #[cold]
     #[inline(never)]
     pub(super) fn find_wide(&mut self, id: u32, written_len: u32) -> Result<&mut Slot<C>> {
+        self.find_chain(id, written_len)
+    }
+
+    #[inline(never)]
+    fn find_chain(&mut self, id: u32, written_len: u32) -> Result<&mut Slot<C>> {
         if written_len < self.limit(id) {
             return Ok(self.release(id));
         }
@@ -267,6 +327,7 @@ impl<C: Copy + Default> Virtqueue<C> {
     }
 
     /// One more than the device may have written of request `id`, 0 if it does not have it.
+    #[inline]
     fn limit(&self, id: u32) -> u32 {
         match self.slots.get(id as usize) {
             Some(slot) if slot.position < self.published => {
@@ -329,6 +390,7 @@ impl<C: Copy + Default> Virtqueue<C> {
 
     /// Frees the slots and descriptors of a request that the device has returned, and yields the
     /// slot with its parts.
+    #[inline]
     fn release(&mut self, id: u32) -> &mut Slot<C> {
         let record = &mut self.wide.records[id as usize];
         let (descriptors, last) = match mem::take(&mut record.written_limit) {
@@ -356,6 +418,7 @@ impl<C: Copy + Default> Virtqueue<C> {
     }
 
     /// Puts the slots from `first` to `last` back into the list.
+    #[inline]
     fn give_back(&mut self, first: u32, last: u32) {
         let first_free = match self.wide.chains {
             Chains::Indirect => &mut self.free,
