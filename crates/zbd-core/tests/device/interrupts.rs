@@ -118,7 +118,7 @@ fn what_is_there_is_not_waited_for() {
                 open(&format!("ring={ring},in-order={in_order}"), 1).unwrap();
             let queue = &mut queues[0];
             device.control.hold();
-            for token in 0..8 {
+            for token in 0..5 {
                 queue.submit(Request::Flush, token).unwrap();
             }
             queue.commit();
@@ -129,7 +129,7 @@ fn what_is_there_is_not_waited_for() {
             }
             // All have come with it. One is taken, the others are still to be polled.
             let begun = Instant::now();
-            for _ in 1..8 {
+            for _ in 1..5 {
                 queue.wait(LONG).unwrap();
                 while queue.poll().is_none() {
                     assert!(begun.elapsed() < PATIENCE);
@@ -187,15 +187,28 @@ fn interrupts_go_on_after_a_reset() {
         let options = format!("vectors={vectors},ring={ring}");
         let (device, mut queues) = open(&options, 1).unwrap();
         let queue = &mut queues[0];
-        for round in 0..10 {
+        for round in 0..3 {
             queue.recover().unwrap();
             let before = device.control.counters().interrupts;
-            let mut waited = 0;
-            for token in 0..100 {
-                waited += turn(queue, token);
-            }
-            let interrupts = device.control.counters().interrupts - before;
-            assert!(waited == 0 || interrupts > 0, "{options}: {round}");
+            // A device that is faster than who begins to wait need not interrupt.
+            let interrupted = (0..50).any(|token| {
+                device.control.hold();
+                queue.submit(Request::Flush, token).unwrap();
+                queue.commit();
+                std::thread::scope(|scope| {
+                    scope.spawn(|| {
+                        std::thread::sleep(Duration::from_millis(5));
+                        device.control.release();
+                    });
+                    let begun = Instant::now();
+                    while queue.poll().is_none() {
+                        queue.wait(LONG).unwrap();
+                    }
+                    assert!(begun.elapsed() < LONG / 2, "the wake-up was lost");
+                });
+                device.control.counters().interrupts > before
+            });
+            assert!(interrupted, "{options}: {round}");
         }
     }
 }

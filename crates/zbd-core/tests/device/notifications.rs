@@ -8,8 +8,15 @@ use crate::rig::{Random, Rig};
 const CHOSEN: u32 = 0x40;
 
 fn rig(ring: &str, size: u16, more: &str) -> Rig {
+    // What a test does not ask for is off, whatever comes on top.
+    let asked = |key: &str| more.split(',').any(|part| part.starts_with(key));
+    let off: String = ["notification-data=", "notif-config-data="]
+        .into_iter()
+        .filter(|key| !asked(key))
+        .map(|key| format!(",{key}off"))
+        .collect();
     Rig::stepped(&format!(
-        "zones=1,zone-size=1m,queues=1,queue-size={size},ring={ring},event-idx=off,{more}"
+        "zones=1,zone-size=1m,queues=1,queue-size={size},ring={ring},event-idx=off,{more}{off}"
     ))
 }
 
