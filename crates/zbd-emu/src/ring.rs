@@ -24,6 +24,34 @@ use crate::{
 use packed::Packed;
 use split::Split;
 
+/// The length of a descriptor in either format.
+const DESCRIPTOR_BYTES: usize = 16;
+
+/// The memory of an indirect table, which the last descriptor of a chain points to (§2.7.5.3 and
+/// §2.8.7).
+#[inline]
+fn indirect_table(
+    address: u64,
+    len_bytes: u32,
+    has_next: bool,
+    rules: ChainRules,
+    dma: &DmaMap,
+) -> Result<VolatileSlice<'_>, Broken> {
+    if rules.indirect == Switch::Off {
+        return Err(Broken("an indirect descriptor that was not negotiated"));
+    }
+    if has_next {
+        return Err(Broken("an indirect descriptor with a next one"));
+    }
+    let len = len_bytes as usize;
+    if len == 0 || !len.is_multiple_of(DESCRIPTOR_BYTES) {
+        return Err(Broken(
+            "an indirect table that is no whole number of descriptors",
+        ));
+    }
+    Ok(dma.slice(address, len)?)
+}
+
 /// Where the driver put the parts of a ring, and how it may be used.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Layout {

@@ -262,21 +262,15 @@ fn walk_indirect(
     chain: &mut Chain,
     dma: &DmaMap,
 ) -> Result<(), Broken> {
-    if rules.indirect == Switch::Off {
-        return Err(Broken("an indirect descriptor that was not negotiated"));
-    }
-    if table.flags() & NEXT != 0 {
-        return Err(Broken("an indirect descriptor with a next one"));
-    }
-    let len = table.len() as usize;
-    if len == 0 || !len.is_multiple_of(DESCRIPTOR_BYTES) {
-        return Err(Broken(
-            "an indirect table that is no whole number of descriptors",
-        ));
-    }
-    let slice = dma.slice(table.addr().0, len)?;
-    let table: VolatileArrayRef<'_, Descriptor> = slice
-        .get_array_ref(0, len / DESCRIPTOR_BYTES)
+    let memory = super::indirect_table(
+        table.addr().0,
+        table.len(),
+        table.flags() & NEXT != 0,
+        rules,
+        dma,
+    )?;
+    let table: VolatileArrayRef<'_, Descriptor> = memory
+        .get_array_ref(0, memory.len() / DESCRIPTOR_BYTES)
         .map_err(|_| Broken("an indirect table out of bounds"))?;
     let mut index = 0;
     loop {
