@@ -395,6 +395,11 @@ impl Trial {
             lane.has_failed &= recovered.is_err();
             for sent in lane.in_flight.values_mut() {
                 sent.was_reset = true;
+                // Memory of a request whose time was up goes back at once, even if that is still to
+                // be told.
+                if let Some(place) = &sent.place {
+                    self.lent.take_back(place, true);
+                }
             }
         }
     }
