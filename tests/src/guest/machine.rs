@@ -88,7 +88,7 @@ impl Machine {
     /// The machine of this name.
     #[must_use]
     pub fn by_name(name: &str) -> Option<&'static Self> {
-        [&main, &rings, &narrow, &unconfined]
+        [&main, &rings, &narrow, &unconfined, &bench]
             .into_iter()
             .find(|machine| machine.name == name)
     }
