@@ -45,6 +45,15 @@ struct QueueLife {
     is_retired: bool,
 }
 
+impl QueueLife {
+    /// After a reset: what was set up before and never taken up serves the next life.
+    fn reclaim(&mut self) {
+        if let Some(Ok((memory, _))) = self.next.take() {
+            self.spare.get_or_insert(memory);
+        }
+    }
+}
+
 /// The memory of a queue that the device knows, and the way to notify it.
 pub(crate) type Setup = (QueueMemory, Notification);
 
@@ -197,11 +206,7 @@ impl Core {
         self.transport.reset()?;
         // The device has confirmed that it has stopped: it uses none of this any more.
         lock(&self.abandoned).clear();
-        for queue in queues.iter_mut() {
-            if let Some(Ok((memory, _))) = queue.next.take() {
-                queue.spare.get_or_insert(memory);
-            }
-        }
+        queues.iter_mut().for_each(QueueLife::reclaim);
         let outcome = self.set_up_again(&mut queues);
         if let Err(error) = &outcome {
             for queue in queues.iter_mut() {
@@ -271,9 +276,7 @@ impl Core {
             .filter(|queue| !queue.is_retired)
             .ok_or_else(|| Error::new(ErrorKind::NotFound, format!("there is no queue {index}")))?;
         self.transport.reset_queue(index)?;
-        if let Some(Ok((memory, _))) = queue.next.take() {
-            queue.spare.get_or_insert(memory);
-        }
+        queue.reclaim();
         let setup = self
             .memory_for(queue)
             .and_then(|memory| self.set_up(index, memory, queue.vector));
