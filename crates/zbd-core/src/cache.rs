@@ -4,7 +4,7 @@ use std::fmt;
 
 use vfio_virtio::RunningDevice;
 
-use crate::{DeviceInfo, Error, ErrorKind, IoQueue, Result, virtio::WRITEBACK};
+use crate::{DeviceInfo, Error, ErrorKind, Result, virtio::WRITEBACK};
 
 /// When a completed write is durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -24,35 +24,15 @@ impl fmt::Display for WriteCache {
     }
 }
 
-impl IoQueue {
-    /// The present mode of the device's write cache. Asks the device where that can be switched.
-    ///
-    /// # Errors
-    /// When the device's registers cannot be read.
-    pub fn write_cache(&self) -> Result<WriteCache> {
-        get(self.device(), self.info())
-    }
-
-    /// Switches the mode of the device's write cache, for all of its queues.
-    ///
-    /// A write in flight meanwhile may end in either mode. Writes that were completed in writeback
-    /// mode are made durable by a flush only, not by switching to writethrough.
-    ///
-    /// # Errors
-    /// - [`ErrorKind::Unsupported`]: the cache cannot be switched (no CONFIG_WCE).
-    /// - [`ErrorKind::Protocol`]: the device stays in the other mode.
-    pub fn set_write_cache(&mut self, mode: WriteCache) -> Result<()> {
-        set(self.device(), self.info(), mode)
-    }
-}
-
-pub(crate) fn get(device: &RunningDevice, info: &DeviceInfo) -> Result<WriteCache> {
+/// The mode of a device's cache; only a virtio device has one to ask.
+pub(crate) fn get(device: Option<&RunningDevice>, info: &DeviceInfo) -> Result<WriteCache> {
     // Without CONFIG_WCE the field says nothing: a device with FLUSH is to be taken for one in
     // writeback mode, one without for writethrough (VIRTIO 1.3, 5.2.5.1).
-    let volatile = if info.cache_switchable {
-        device.read_config(|config| config.u8(WRITEBACK))? != 0
-    } else {
-        info.volatile_cache
+    let volatile = match device {
+        Some(device) if info.cache_switchable => {
+            device.read_config(|config| config.u8(WRITEBACK))? != 0
+        }
+        _ => info.volatile_cache,
     };
     Ok(match volatile {
         true => WriteCache::Writeback,
@@ -60,8 +40,12 @@ pub(crate) fn get(device: &RunningDevice, info: &DeviceInfo) -> Result<WriteCach
     })
 }
 
-pub(crate) fn set(device: &RunningDevice, info: &DeviceInfo, mode: WriteCache) -> Result<()> {
-    if !info.cache_switchable {
+pub(crate) fn set(
+    device: Option<&RunningDevice>,
+    info: &DeviceInfo,
+    mode: WriteCache,
+) -> Result<()> {
+    let Some(running) = device.filter(|_| info.cache_switchable) else {
         return Err(Error::new(
             ErrorKind::Unsupported,
             format!(
@@ -70,12 +54,12 @@ pub(crate) fn set(device: &RunningDevice, info: &DeviceInfo, mode: WriteCache) -
                 get(device, info)?
             ),
         ));
-    }
+    };
     let value = match mode {
         WriteCache::Writeback => 1,
         WriteCache::Writethrough => 0,
     };
-    device.write_config_u8(WRITEBACK, value)?;
+    running.write_config_u8(WRITEBACK, value)?;
     if get(device, info)? != mode {
         return Err(Error::new(
             ErrorKind::Protocol,

@@ -32,6 +32,7 @@ mod event;
 mod identity;
 mod info;
 mod io_queue;
+mod kernel;
 mod limits;
 mod request;
 mod rings;

@@ -5,7 +5,10 @@ use std::{fmt, path::PathBuf, str::FromStr, sync::Arc};
 use vfio_virtio::{NoIommu, PciFunction, VfioFunction, VfioOptions, sysfs::PciAddress};
 use zbd_emu::{EmulatedConfig, EmulatedFunction};
 
-use crate::{Backend, DeviceInfo, Error, ErrorKind, IoQueue, Result, RingOptions, virtio};
+use crate::{
+    Backend, DeviceInfo, Error, ErrorKind, IoQueue, Result, RingOptions, io_queue::VirtioQueue,
+    kernel::KernelQueue, virtio,
+};
 
 /// What a device string names.
 ///
@@ -188,13 +191,10 @@ impl OpenOptions {
                 options.rings = self.rings.overridden_by(&pci.rings);
                 options.open_function(Arc::new(function), Backend::Vfio, name)
             }
-            DeviceSpec::Kernel(path) => Err(Error::new(
-                ErrorKind::Unsupported,
-                format!(
-                    "{}: kernel block devices cannot be opened yet; bind the virtio-blk function to vfio-pci (zbd-bench bind) and open it as pci:…",
-                    path.display()
-                ),
-            )),
+            DeviceSpec::Kernel(path) => {
+                let queues = KernelQueue::open(path, self)?;
+                Ok(queues.into_iter().map(IoQueue::from).collect())
+            }
         }
     }
 
@@ -215,7 +215,7 @@ impl OpenOptions {
         Ok(opened
             .queues
             .into_iter()
-            .map(|queue| IoQueue::new(queue, Arc::clone(&info), Arc::clone(&device)))
+            .map(|queue| VirtioQueue::new(queue, Arc::clone(&info), Arc::clone(&device)).into())
             .collect())
     }
 }

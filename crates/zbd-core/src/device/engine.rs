@@ -35,7 +35,7 @@ pub(super) struct Engine {
     memory: DmaArena,
     /// The queues hold the device, so that it can be closed under the hands of its users when it
     /// is wanted back.
-    device: Weak<RunningDevice>,
+    device: Option<Weak<RunningDevice>>,
 }
 
 /// What the lanes tell the users of the device.
@@ -73,7 +73,7 @@ impl Engine {
                 events: broadcast::Sender::new(EVENTS_KEPT),
             }),
             memory: first.memory().clone(),
-            device: Arc::downgrade(first.device()),
+            device: first.device().map(Arc::downgrade),
             lanes: Vec::new(),
             next: AtomicUsize::new(0),
         };
@@ -82,9 +82,9 @@ impl Engine {
             .map(|queue| Arc::new(Lane::new(queue.depth())))
             .collect();
         let noticing = lanes.clone();
-        first
-            .device()
-            .on_attention(move || noticing.iter().for_each(|lane| lane.notice()));
+        if let Some(device) = first.device() {
+            device.on_attention(move || noticing.iter().for_each(|lane| lane.notice()));
+        }
         for ((i, queue), lane) in queues.into_iter().enumerate().zip(lanes) {
             let driven = Arc::clone(&lane);
             // One of them speaks for all.
@@ -140,11 +140,19 @@ impl Engine {
         &self.memory
     }
 
-    /// The device, unless it has been closed because it is gone.
-    pub(super) fn device(&self) -> Result<Arc<RunningDevice>> {
-        self.device
-            .upgrade()
-            .ok_or_else(|| Error::new(ErrorKind::DeviceGone, "the device is gone; reopen it"))
+    /// The virtio device, unless it has been closed because it is gone; none if the kernel drives
+    /// the device.
+    pub(super) fn device(&self) -> Result<Option<Arc<RunningDevice>>> {
+        let Some(device) = &self.device else {
+            return Ok(None);
+        };
+        match device.upgrade() {
+            None => Err(Error::new(
+                ErrorKind::DeviceGone,
+                "the device is gone; reopen it",
+            )),
+            device => Ok(device),
+        }
     }
 
     pub(super) fn doorbells(&self) -> u64 {

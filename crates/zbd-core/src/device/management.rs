@@ -100,7 +100,7 @@ impl ZonedDevice {
     /// # Errors
     /// When the device's registers cannot be read.
     pub fn write_cache(&self) -> Result<WriteCache> {
-        cache::get(&*self.engine.device()?, &self.info())
+        cache::get(self.engine.device()?.as_deref(), &self.info())
     }
 
     /// Switches the mode of the device's write cache. When it is writethrough, all that was
@@ -115,7 +115,7 @@ impl ZonedDevice {
     /// The mode is switched when the future is first polled; what was completed before may stay
     /// volatile.
     pub async fn set_write_cache(&self, mode: WriteCache) -> Result<()> {
-        cache::set(&*self.engine.device()?, &self.info(), mode)?;
+        cache::set(self.engine.device()?.as_deref(), &self.info(), mode)?;
         if mode == WriteCache::Writethrough {
             // Switching commits nothing (VIRTIO 1.3, 5.2.6.1).
             self.flush().await?;

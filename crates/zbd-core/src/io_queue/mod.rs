@@ -1,42 +1,24 @@
 //! The polled door: one queue, one thread, tokens.
 
-use std::{
-    collections::VecDeque,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
-use vfio_virtio::{Data, DmaArena, DmaBuffer, RunningDevice};
+use vfio_virtio::{DmaArena, DmaBuffer, RunningDevice};
 
 use crate::{
     Completion, DeviceEvent, DeviceInfo, Error, ErrorKind, OpenOptions, Rejected, Request, Result,
-    Sector, limits,
-    units::SECTOR_LEN,
-    virtio::{BlkCompletion, BlkQueue, RequestType, Status, range},
+    WriteCache, cache, kernel::KernelQueue,
 };
 
-mod rare;
-mod tag;
+mod virtio;
 
-use tag::{Due, NO_APPEND};
-
-pub(crate) use tag::Tag;
-
-/// After so many polls in a row that found nothing, the device is asked whether it still works.
-/// Asking leaves the guest, so it must be rare; a failed device must be noticed all the same.
-const POLLS_PER_CHECK: u32 = 1 << 16;
-/// After so many, the clock is looked at for requests with a deadline, and whether the device has
-/// announced something. That is cheaper.
-const POLLS_PER_LOOK: u32 = 1 << 6;
-/// A queue that always finds something looks after so many batches.
-const COMMITS_PER_LOOK: u32 = 1 << 6;
+pub(crate) use virtio::{Tag, VirtioQueue};
 
 /// A queue of an open device, owned by one thread.
 ///
 /// Requests are put in with [`submit`](Self::submit), shown to the device together with one
-/// [`commit`](Self::commit), and come back from [`poll`](Self::poll) in any order. Nothing here
-/// allocates, locks or calls the kernel, but for requests that name a range: these take a page of
-/// DMA memory.
+/// [`commit`](Self::commit), and come back from [`poll`](Self::poll) in any order. Of a virtio-blk
+/// device, nothing here allocates, locks or calls the kernel, but for requests that name a range:
+/// these take a page of DMA memory.
 ///
 /// Dropping the queue with requests in flight is safe: their buffers go back to the pool when the
 /// device has been reset, which happens when all of its queues and handles have been dropped.
@@ -60,32 +42,45 @@ const COMMITS_PER_LOOK: u32 = 1 << 6;
 /// # Ok::<(), zbd_core::Error>(())
 /// ```
 #[derive(Debug)]
-pub struct IoQueue {
-    queue: BlkQueue<Tag>,
-    info: Arc<DeviceInfo>,
-    arena: DmaArena,
-    /// The bits that are not set in a sector at which a block begins.
-    append_mask: u64,
-    /// Polls in a row that found nothing.
-    idle_polls: u32,
-    commits: u32,
-    /// Why nothing more is taken from the device.
-    broken: Option<(ErrorKind, String)>,
-    /// Requests that have ended otherwise than by the ring, to be handed out.
-    ended: VecDeque<Completion>,
-    /// What a slower path hands to [`poll`](Self::poll); empty otherwise.
-    out: Option<Completion>,
-    /// How many requests the device has whose time was up.
-    expired: usize,
-    /// When the time of the first request is up; no later than that, perhaps earlier.
-    next_due: Due,
-    opened: Instant,
-    events: VecDeque<DeviceEvent>,
-    /// What the device had announced when it was last attended to.
-    seen: u32,
-    config_changes: u32,
-    /// Last, so that it goes after the queue: the later of the two resets the device.
-    device: Arc<RunningDevice>,
+pub struct IoQueue(Queue);
+
+/// What does the work.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "the request path does without another pointer to follow"
+)]
+#[derive(Debug)]
+enum Queue {
+    Virtio(VirtioQueue),
+    Kernel(Box<KernelQueue>),
+}
+
+impl From<VirtioQueue> for IoQueue {
+    fn from(queue: VirtioQueue) -> Self {
+        Self(Queue::Virtio(queue))
+    }
+}
+
+impl From<KernelQueue> for IoQueue {
+    fn from(queue: KernelQueue) -> Self {
+        Self(Queue::Kernel(queue.into()))
+    }
+}
+
+/// Calls a method that both back ends have.
+macro_rules! of_either {
+    ($self:ident.$method:ident($($argument:expr),*)) => {
+        match &$self.0 {
+            Queue::Virtio(queue) => queue.$method($($argument),*),
+            Queue::Kernel(queue) => queue.$method($($argument),*),
+        }
+    };
+    (mut $self:ident.$method:ident($($argument:expr),*)) => {
+        match &mut $self.0 {
+            Queue::Virtio(queue) => queue.$method($($argument),*),
+            Queue::Kernel(queue) => queue.$method($($argument),*),
+        }
+    };
 }
 
 impl IoQueue {
@@ -98,45 +93,22 @@ impl IoQueue {
         queue.ok_or_else(|| Error::new(ErrorKind::NotFound, format!("{spec} has no queues")))
     }
 
-    pub(crate) fn new(
-        queue: BlkQueue<Tag>,
-        info: Arc<DeviceInfo>,
-        device: Arc<RunningDevice>,
-    ) -> Self {
-        Self {
-            queue,
-            append_mask: u64::from(info.block_size) / SECTOR_LEN - 1,
-            info,
-            arena: device.arena().clone(),
-            idle_polls: 0,
-            commits: 0,
-            broken: None,
-            ended: VecDeque::new(),
-            out: None,
-            expired: 0,
-            next_due: Due::NEVER,
-            opened: Instant::now(),
-            events: VecDeque::new(),
-            // Whatever has been announced since the device was opened is still to be looked at.
-            seen: 0,
-            config_changes: 0,
-            device,
-        }
-    }
-
     /// What is known of the device. When it [is resized](DeviceEvent::Resized), something else.
     pub fn info(&self) -> &Arc<DeviceInfo> {
-        &self.info
+        of_either!(self.info())
     }
 
-    /// The device, which all of its queues share.
-    pub(crate) fn device(&self) -> &Arc<RunningDevice> {
-        &self.device
+    /// The virtio device, which all of its queues share.
+    pub(crate) fn device(&self) -> Option<&Arc<RunningDevice>> {
+        match &self.0 {
+            Queue::Virtio(queue) => Some(queue.device()),
+            Queue::Kernel(_) => None,
+        }
     }
 
     /// The DMA memory that buffers come from.
     pub fn memory(&self) -> &DmaArena {
-        &self.arena
+        of_either!(self.memory())
     }
 
     /// A buffer of DMA memory. Its contents are whatever they were.
@@ -144,18 +116,18 @@ impl IoQueue {
     /// # Errors
     /// [`ErrorKind::OutOfMemory`] when there is no piece of that size.
     pub fn buffer(&self, len_bytes: usize) -> Result<DmaBuffer> {
-        Ok(self.arena.allocate(len_bytes)?)
+        Ok(self.memory().allocate(len_bytes)?)
     }
 
     /// How many requests can be in flight at once.
     pub fn depth(&self) -> u16 {
-        self.queue.slots()
+        of_either!(self.depth())
     }
 
     /// How many requests have been submitted and have not yet come back from [`poll`](Self::poll).
     #[inline]
     pub fn in_flight(&self) -> usize {
-        usize::from(self.queue.in_flight()) - self.expired + self.ended.len()
+        of_either!(self.in_flight())
     }
 
     /// Whether another request of one segment can be submitted now; one of several may need more
@@ -163,41 +135,12 @@ impl IoQueue {
     /// has returned them.
     #[inline]
     pub fn has_room(&self) -> bool {
-        self.queue.in_flight() < self.queue.slots()
-    }
-
-    /// Asks for an interrupt at the next completion and waits for it, for an announcement of the
-    /// device, or until the time of a request is up, for `timeout` at the most; returns at once if
-    /// something is to be polled already. Only on a queue that was opened with
-    /// [`Interrupts::PerQueue`](crate::Interrupts::PerQueue). It may return early; what it means
-    /// is: poll. What the device announces, or that it has gone, is noticed when this returns.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Unsupported`] if the queue has no interrupt.
-    pub fn wait(&mut self, timeout: Duration) -> Result<()> {
-        let seen = self.seen;
-        self.look();
-        if !self.ended.is_empty() || self.seen != seen {
-            return Ok(());
-        }
-        let begun = self.opened.elapsed();
-        let left = self.next_due.remaining(begun);
-        let timeout = left.map_or(timeout, |left| timeout.min(left));
-        self.queue.wait(timeout)?;
-        // Who waits polls too seldom for what polling looks at every so often.
-        self.look();
-        if self.opened.elapsed() - begun >= timeout
-            && self.broken.is_none()
-            && self.queue.in_flight() > 0
-        {
-            self.check_device();
-        }
-        Ok(())
+        of_either!(self.has_room())
     }
 
     /// How often the device has been notified of new requests.
     pub fn doorbells(&self) -> u64 {
-        self.queue.doorbells()
+        of_either!(self.doorbells())
     }
 
     /// Accepts a request, to be returned under `token`. The device sees it after the next
@@ -213,116 +156,38 @@ impl IoQueue {
     // Where the kind of request is known, as it mostly is, all paths but one fold away.
     #[inline(always)]
     pub fn submit(&mut self, request: Request, token: u64) -> Result<(), Rejected> {
-        self.accept(request, token, Due::NEVER)
-    }
-
-    #[inline(always)]
-    fn accept(&mut self, request: Request, token: u64, due: Due) -> Result<(), Rejected> {
-        // One path a kind of request, each with constants that the lower layers are compiled for.
-        match request {
-            Request::Append { zone, buffer } => match limits::append(&self.info, zone, &buffer) {
-                Ok((at, append_limit)) => {
-                    let tag = Tag {
-                        token,
-                        at,
-                        append_limit,
-                        due,
-                    };
-                    self.send(RequestType::ZONE_APPEND, Data::ToDevice(buffer), tag)
-                }
-                Err(error) => Err(Rejected {
-                    error,
-                    request: Request::Append { zone, buffer },
-                }),
-            },
-            Request::Read { at, buffer } => match limits::read(&self.info, at, &buffer) {
-                Ok(()) => self.send(
-                    RequestType::IN,
-                    Data::FromDevice(buffer),
-                    Tag::new(token, at, due),
-                ),
-                Err(error) => Err(Rejected {
-                    error,
-                    request: Request::Read { at, buffer },
-                }),
-            },
-            Request::Write { at, buffer } => match limits::write(&self.info, at, &buffer) {
-                Ok(()) => self.send(
-                    RequestType::OUT,
-                    Data::ToDevice(buffer),
-                    Tag::new(token, at, due),
-                ),
-                Err(error) => Err(Rejected {
-                    error,
-                    request: Request::Write { at, buffer },
-                }),
-            },
-            other => self.submit_command(other, token, due),
+        match &mut self.0 {
+            Queue::Virtio(queue) => queue.submit(request, token),
+            Queue::Kernel(queue) => queue.submit(request, token, None),
         }
     }
 
-    #[cold]
-    fn submit_command(&mut self, request: Request, token: u64, due: Due) -> Result<(), Rejected> {
-        let (request_type, at) = match limits::command(&self.info, &request) {
-            Ok(command) => command,
-            Err(error) => return Err(Rejected { error, request }),
-        };
-        // Before a buffer is prepared, so that what comes back is as it was.
-        if let Some(error) = self.refusal() {
-            return Err(Rejected { error, request });
-        }
-        if let Some(range) = range::encode(&request) {
-            let mut buffer = match self.arena.allocate(range.len()) {
-                Ok(buffer) => buffer,
-                Err(error) => {
-                    let error = error.into();
-                    return Err(Rejected { error, request });
-                }
-            };
-            buffer.copy_from_slice(&range);
-            // The sector is in the range; the header's stays 0 (VIRTIO 1.3, 5.2.6).
-            let (data, tag) = (
-                Data::ToDevice(buffer),
-                Tag::with_hidden_buffer(token, at, due),
-            );
-            return self
-                .queue
-                .push(request_type, Sector(0), data, tag)
-                .map_err(|rejected| self.hand_back(request_type, at, rejected));
-        }
-        let data = match request {
-            Request::Report { mut buffer, .. } => {
-                // An earlier report that is still there must not be taken for the device's answer:
-                // it begins with the number of zones.
-                buffer.write_at(0, &[0; 8]);
-                Data::FromDevice(buffer)
-            }
-            Request::GetId { mut buffer } | Request::GetLifetime { mut buffer } => {
-                // Devices write no more than they have to say.
-                buffer.fill(0);
-                Data::FromDevice(buffer)
-            }
-            _ => Data::None,
-        };
-        self.send(request_type, data, Tag::new(token, at, due))
-    }
-
-    #[inline(always)]
-    fn send(&mut self, request_type: RequestType, data: Data, tag: Tag) -> Result<(), Rejected> {
-        match self.queue.push(request_type, tag.at, data, tag) {
-            Ok(()) => Ok(()),
-            Err(rejected) => Err(self.hand_back(request_type, tag.at, rejected)),
+    /// Accepts a request that ends as [`ErrorKind::Timeout`] if the device has not returned it
+    /// after `timeout`; otherwise as [`submit`](Self::submit).
+    ///
+    /// The time is looked at while polls find nothing and when requests are committed, in
+    /// milliseconds. A request whose time was up is not taken back from the device, which knows no
+    /// such thing: it may still be carried out, and its slot and its buffer stay with the device
+    /// until that has returned it or has been [reset](Self::recover).
+    ///
+    /// # Errors
+    /// As [`submit`](Self::submit).
+    pub fn submit_within(
+        &mut self,
+        request: Request,
+        token: u64,
+        timeout: Duration,
+    ) -> Result<(), Rejected> {
+        match &mut self.0 {
+            Queue::Virtio(queue) => queue.submit_within(request, token, timeout),
+            Queue::Kernel(queue) => queue.submit(request, token, Some(timeout)),
         }
     }
 
     /// Shows the device all requests that were submitted, with one notification at the most.
     #[inline]
     pub fn commit(&mut self) {
-        self.queue.commit();
-        self.commits = self.commits.wrapping_add(1);
-        if self.commits.is_multiple_of(COMMITS_PER_LOOK) {
-            self.look();
-        }
+        of_either!(mut self.commit());
     }
 
     /// The next request that has ended, if there is one.
@@ -332,46 +197,97 @@ impl IoQueue {
     /// [reset](Self::recover).
     #[inline(always)]
     pub fn poll(&mut self) -> Option<Completion> {
-        // What is not as simple comes by way of a field, so that the simple is made in registers.
-        match self.queue.pop() {
-            Ok(Some(done)) => {
-                self.idle_polls = 0;
-                if let Some(sector) = self.place(&done) {
-                    return Some(Completion {
-                        token: done.context.token,
-                        result: Ok(sector),
-                        buffer: done.buffer,
-                    });
-                }
-                self.complete_rare(done);
-            }
-            Ok(None) => {
-                self.idle_polls = self.idle_polls.wrapping_add(1);
-                if !self.idle_polls.is_multiple_of(POLLS_PER_LOOK) && self.ended.is_empty() {
-                    return None;
-                }
-                self.look_around();
-            }
-            Err(error) => self.poll_failed(error),
-        }
-        self.out.take()
+        of_either!(mut self.poll())
     }
 
-    /// Where the data of a request that was carried out begin; nothing if there is something else
-    /// to be said about it.
-    #[inline(always)]
-    fn place(&self, done: &BlkCompletion<Tag>) -> Option<Sector> {
-        let tag = &done.context;
-        if done.status != Status::OK {
-            None
-        } else if tag.append_limit == NO_APPEND {
-            Some(tag.at)
-        } else if (tag.at..=tag.append_limit).contains(&done.append_sector)
-            && done.append_sector.0 & self.append_mask == 0
-        {
-            Some(done.append_sector)
-        } else {
-            None
+    /// Asks for an interrupt at the next completion and waits for it, for an announcement of the
+    /// device, or until the time of a request is up, for `timeout` at the most; returns at once if
+    /// something is to be polled already. Only on a queue that was opened with
+    /// [`Interrupts::PerQueue`](crate::Interrupts::PerQueue). It may return early; what it means
+    /// is: poll. What the device announces, or that it has gone, is noticed when this returns.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`] if the queue has no interrupt.
+    pub fn wait(&mut self, timeout: Duration) -> Result<()> {
+        match &mut self.0 {
+            Queue::Virtio(queue) => queue.wait(timeout),
+            Queue::Kernel(_) => Ok(()),
         }
+    }
+
+    /// Resets the device and sets it up again, for all of its queues: what to do about a device
+    /// that does not return requests, asks for a reset, or broke the rules.
+    ///
+    /// Afterwards [`poll`](Self::poll) ends all requests that were in flight: those that the device
+    /// had returned as they ended, the others with [`ErrorKind::DeviceReset`], and all with their
+    /// buffers. The owners of the device's other queues find the same when they poll, and until
+    /// then what they submit ends likewise. Data that were not flushed may be lost.
+    ///
+    /// Takes as long as the device takes to finish what it cannot break off: QEMU, for one, waits
+    /// for its storage, and the virtual processor that asked stands still meanwhile.
+    ///
+    /// # Errors
+    /// - [`ErrorKind::Timeout`], [`ErrorKind::DeviceGone`]: the device does not confirm its reset.
+    ///   Nothing has changed; the buffers of the requests in flight stay with the device.
+    /// - [`ErrorKind::Unsupported`]: the kernel drives the device, and resets it when need be.
+    /// - Others: the device was reset but cannot be set up again. Its requests have ended.
+    pub fn recover(&mut self) -> Result<()> {
+        of_either!(mut self.recover())
+    }
+
+    /// Resets this queue alone (RING_RESET) and sets it up again; otherwise as
+    /// [`recover`](Self::recover).
+    ///
+    /// Only for a device that is known to let go of the queue's memory, as the specification wants
+    /// it. QEMU 10.0 does not: it forgets the ring, goes on with the requests that it has begun,
+    /// and writes into their buffers, which are somebody else's by then.
+    ///
+    /// # Errors
+    /// As [`recover`](Self::recover), and [`ErrorKind::Unsupported`] without RING_RESET.
+    pub fn recover_queue(&mut self) -> Result<()> {
+        match &mut self.0 {
+            Queue::Virtio(queue) => queue.recover_queue(),
+            Queue::Kernel(queue) => queue.recover(),
+        }
+    }
+
+    /// The next thing that the device has announced, if there is one. Polling finds out.
+    pub fn next_event(&mut self) -> Option<DeviceEvent> {
+        of_either!(mut self.next_event())
+    }
+
+    /// Why the device is gone for good, if it is: the queue is to be dropped then.
+    pub fn is_gone(&self) -> Option<&str> {
+        of_either!(self.is_gone())
+    }
+
+    /// Attends to what the device has announced.
+    pub(crate) fn attend(&mut self) {
+        of_either!(mut self.attend());
+    }
+
+    /// Whether the device has requests whose time was up.
+    pub(crate) fn has_expired(&self) -> bool {
+        of_either!(self.has_expired())
+    }
+
+    /// The present mode of the device's write cache. Asks the device where that can be switched.
+    ///
+    /// # Errors
+    /// When the device's registers cannot be read.
+    pub fn write_cache(&self) -> Result<WriteCache> {
+        cache::get(self.device().map(Arc::as_ref), self.info())
+    }
+
+    /// Switches the mode of the device's write cache, for all of its queues.
+    ///
+    /// A write in flight meanwhile may end in either mode. Writes that were completed in writeback
+    /// mode are made durable by a flush only, not by switching to writethrough.
+    ///
+    /// # Errors
+    /// - [`ErrorKind::Unsupported`]: the cache cannot be switched (no CONFIG_WCE).
+    /// - [`ErrorKind::Protocol`]: the device stays in the other mode.
+    pub fn set_write_cache(&mut self, mode: WriteCache) -> Result<()> {
+        cache::set(self.device().map(Arc::as_ref), self.info(), mode)
     }
 }

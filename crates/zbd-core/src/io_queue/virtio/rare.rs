@@ -6,7 +6,7 @@ use std::{mem, time::Duration};
 use vfio_virtio::Data;
 
 use super::{
-    IoQueue, POLLS_PER_CHECK, POLLS_PER_LOOK,
+    POLLS_PER_CHECK, POLLS_PER_LOOK, VirtioQueue,
     tag::{Due, Tag},
 };
 use crate::{
@@ -18,18 +18,8 @@ use crate::{
 /// How many events are kept for whoever asks; the oldest go first.
 const EVENTS_KEPT: usize = 16;
 
-impl IoQueue {
-    /// Accepts a request that ends as [`ErrorKind::Timeout`] if the device has not returned it
-    /// after `timeout`; otherwise as [`submit`](Self::submit).
-    ///
-    /// The time is looked at while polls find nothing and when requests are committed, in
-    /// milliseconds. A request whose time was up is not taken back from the device, which knows no
-    /// such thing: it may still be carried out, and its slot and its buffer stay with the device
-    /// until that has returned it or has been [reset](Self::recover).
-    ///
-    /// # Errors
-    /// As [`submit`](Self::submit).
-    pub fn submit_within(
+impl VirtioQueue {
+    pub(crate) fn submit_within(
         &mut self,
         request: Request,
         token: u64,
@@ -41,44 +31,19 @@ impl IoQueue {
         Ok(())
     }
 
-    /// Resets the device and sets it up again, for all of its queues: what to do about a device
-    /// that does not return requests, asks for a reset, or broke the rules.
-    ///
-    /// Afterwards [`poll`](Self::poll) ends all requests that were in flight: those that the device
-    /// had returned as they ended, the others with [`ErrorKind::DeviceReset`], and all with their
-    /// buffers. The owners of the device's other queues find the same when they poll, and until
-    /// then what they submit ends likewise. Data that were not flushed may be lost.
-    ///
-    /// Takes as long as the device takes to finish what it cannot break off: QEMU, for one, waits
-    /// for its storage, and the virtual processor that asked stands still meanwhile.
-    ///
-    /// # Errors
-    /// - [`ErrorKind::Timeout`], [`ErrorKind::DeviceGone`]: the device does not confirm its reset.
-    ///   Nothing has changed; the buffers of the requests in flight stay with the device.
-    /// - Others: the device was reset but cannot be set up again. Its requests have ended.
-    pub fn recover(&mut self) -> Result<()> {
+    pub(crate) fn recover(&mut self) -> Result<()> {
         let outcome = self.device.recover();
         self.attend();
         Ok(outcome?)
     }
 
-    /// Resets this queue alone (RING_RESET) and sets it up again; otherwise as
-    /// [`recover`](Self::recover).
-    ///
-    /// Only for a device that is known to let go of the queue's memory, as the specification wants
-    /// it. QEMU 10.0 does not: it forgets the ring, goes on with the requests that it has begun,
-    /// and writes into their buffers, which are somebody else's by then.
-    ///
-    /// # Errors
-    /// As [`recover`](Self::recover), and [`ErrorKind::Unsupported`] without RING_RESET.
-    pub fn recover_queue(&mut self) -> Result<()> {
+    pub(crate) fn recover_queue(&mut self) -> Result<()> {
         let outcome = self.device.recover_queue(self.queue.index());
         self.attend();
         Ok(outcome?)
     }
 
-    /// The next thing that the device has announced, if there is one. Polling finds out.
-    pub fn next_event(&mut self) -> Option<DeviceEvent> {
+    pub(crate) fn next_event(&mut self) -> Option<DeviceEvent> {
         self.events.pop_front()
     }
 
@@ -308,8 +273,7 @@ impl IoQueue {
         })
     }
 
-    /// Why the device is gone for good, if it is: the queue is to be dropped then.
-    pub fn is_gone(&self) -> Option<&str> {
+    pub(crate) fn is_gone(&self) -> Option<&str> {
         match &self.broken {
             Some((ErrorKind::DeviceGone, why)) if self.ended.is_empty() => Some(why),
             _ => None,
