@@ -8,9 +8,11 @@ use crate::{
 };
 
 mod commands;
+mod plain;
 mod ranges;
 
 pub(crate) use commands::command;
+pub(crate) use plain::Plain;
 pub(crate) use ranges::{RangeKind, pieces};
 
 /// Checks an append and yields the first and the last sector at which it may begin.

@@ -42,7 +42,11 @@ pub(crate) use virtio::{Tag, VirtioQueue};
 /// # Ok::<(), zbd_core::Error>(())
 /// ```
 #[derive(Debug)]
-pub struct IoQueue(Queue);
+pub struct IoQueue {
+    queue: Queue,
+    /// What a slower path hands to [`poll`](Self::poll); empty otherwise.
+    out: Option<Completion>,
+}
 
 /// What does the work.
 #[expect(
@@ -57,26 +61,32 @@ enum Queue {
 
 impl From<VirtioQueue> for IoQueue {
     fn from(queue: VirtioQueue) -> Self {
-        Self(Queue::Virtio(queue))
+        Self {
+            queue: Queue::Virtio(queue),
+            out: None,
+        }
     }
 }
 
 impl From<KernelQueue> for IoQueue {
     fn from(queue: KernelQueue) -> Self {
-        Self(Queue::Kernel(queue.into()))
+        Self {
+            queue: Queue::Kernel(queue.into()),
+            out: None,
+        }
     }
 }
 
 /// Calls a method that both back ends have.
 macro_rules! of_either {
     ($self:ident.$method:ident($($argument:expr),*)) => {
-        match &$self.0 {
+        match &$self.queue {
             Queue::Virtio(queue) => queue.$method($($argument),*),
             Queue::Kernel(queue) => queue.$method($($argument),*),
         }
     };
     (mut $self:ident.$method:ident($($argument:expr),*)) => {
-        match &mut $self.0 {
+        match &mut $self.queue {
             Queue::Virtio(queue) => queue.$method($($argument),*),
             Queue::Kernel(queue) => queue.$method($($argument),*),
         }
@@ -100,7 +110,7 @@ impl IoQueue {
 
     /// The virtio device, which all of its queues share.
     pub(crate) fn device(&self) -> Option<&Arc<RunningDevice>> {
-        match &self.0 {
+        match &self.queue {
             Queue::Virtio(queue) => Some(queue.device()),
             Queue::Kernel(_) => None,
         }
@@ -156,9 +166,9 @@ impl IoQueue {
     // Where the kind of request is known, as it mostly is, all paths but one fold away.
     #[inline(always)]
     pub fn submit(&mut self, request: Request, token: u64) -> Result<(), Rejected> {
-        match &mut self.0 {
+        match &mut self.queue {
             Queue::Virtio(queue) => queue.submit(request, token),
-            Queue::Kernel(queue) => queue.submit(request, token, None),
+            Queue::Kernel(queue) => submit_to_kernel(queue, request, token),
         }
     }
 
@@ -178,7 +188,7 @@ impl IoQueue {
         token: u64,
         timeout: Duration,
     ) -> Result<(), Rejected> {
-        match &mut self.0 {
+        match &mut self.queue {
             Queue::Virtio(queue) => queue.submit_within(request, token, timeout),
             Queue::Kernel(queue) => queue.submit(request, token, Some(timeout)),
         }
@@ -197,7 +207,20 @@ impl IoQueue {
     /// [reset](Self::recover).
     #[inline(always)]
     pub fn poll(&mut self) -> Option<Completion> {
-        of_either!(mut self.poll())
+        // What is not as simple comes by way of a field, so that the simple is made in registers.
+        match &mut self.queue {
+            Queue::Virtio(queue) => {
+                if let Some((token, sector, buffer)) = queue.poll(&mut self.out) {
+                    return Some(Completion {
+                        token,
+                        result: Ok(sector),
+                        buffer,
+                    });
+                }
+            }
+            Queue::Kernel(queue) => poll_kernel(queue, &mut self.out),
+        }
+        self.out.take()
     }
 
     /// Asks for an interrupt at the next completion and waits for it, for an announcement of the
@@ -209,7 +232,7 @@ impl IoQueue {
     /// # Errors
     /// [`ErrorKind::Unsupported`] if the queue has no interrupt.
     pub fn wait(&mut self, timeout: Duration) -> Result<()> {
-        match &mut self.0 {
+        match &mut self.queue {
             Queue::Virtio(queue) => queue.wait(timeout),
             Queue::Kernel(_) => Ok(()),
         }
@@ -245,7 +268,7 @@ impl IoQueue {
     /// # Errors
     /// As [`recover`](Self::recover), and [`ErrorKind::Unsupported`] without RING_RESET.
     pub fn recover_queue(&mut self) -> Result<()> {
-        match &mut self.0 {
+        match &mut self.queue {
             Queue::Virtio(queue) => queue.recover_queue(),
             Queue::Kernel(queue) => queue.recover(),
         }
@@ -290,4 +313,17 @@ impl IoQueue {
     pub fn set_write_cache(&mut self, mode: WriteCache) -> Result<()> {
         cache::set(self.device().map(Arc::as_ref), self.info(), mode)
     }
+}
+
+// Out of line, so that the path of the other back end is as if there were none.
+#[cold]
+#[inline(never)]
+fn submit_to_kernel(queue: &mut KernelQueue, request: Request, token: u64) -> Result<(), Rejected> {
+    queue.submit(request, token, None)
+}
+
+#[cold]
+#[inline(never)]
+fn poll_kernel(queue: &mut KernelQueue, out: &mut Option<Completion>) {
+    *out = queue.poll();
 }

@@ -6,10 +6,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use vfio_virtio::{Data, DmaArena, RunningDevice};
+use vfio_virtio::{Data, DmaArena, DmaBuffer, RunningDevice};
 
 use crate::{
-    Completion, DeviceEvent, DeviceInfo, ErrorKind, Rejected, Request, Result, Sector, limits,
+    Completion, DeviceEvent, DeviceInfo, ErrorKind, Rejected, Request, Result, Sector,
+    limits::{self, Plain},
     units::SECTOR_LEN,
     virtio::{BlkCompletion, BlkQueue, RequestType, Status, range},
 };
@@ -36,6 +37,7 @@ const COMMITS_PER_LOOK: u32 = 1 << 6;
 pub(crate) struct VirtioQueue {
     queue: BlkQueue<Tag>,
     info: Arc<DeviceInfo>,
+    plain: Plain,
     arena: DmaArena,
     /// The bits that are not set in a sector at which a block begins.
     append_mask: u64,
@@ -46,8 +48,6 @@ pub(crate) struct VirtioQueue {
     broken: Option<(ErrorKind, String)>,
     /// Requests that have ended otherwise than by the ring, to be handed out.
     ended: VecDeque<Completion>,
-    /// What a slower path hands to [`poll`](Self::poll); empty otherwise.
-    out: Option<Completion>,
     /// How many requests the device has whose time was up.
     expired: usize,
     /// When the time of the first request is up; no later than that, perhaps earlier.
@@ -70,13 +70,13 @@ impl VirtioQueue {
         Self {
             queue,
             append_mask: u64::from(info.block_size) / SECTOR_LEN - 1,
+            plain: Plain::new(&info),
             info,
             arena: device.arena().clone(),
             idle_polls: 0,
             commits: 0,
             broken: None,
             ended: VecDeque::new(),
-            out: None,
             expired: 0,
             next_due: Due::NEVER,
             opened: Instant::now(),
@@ -150,42 +150,55 @@ impl VirtioQueue {
     fn accept(&mut self, request: Request, token: u64, due: Due) -> Result<(), Rejected> {
         // One path a kind of request, each with constants that the lower layers are compiled for.
         match request {
-            Request::Append { zone, buffer } => match limits::append(&self.info, zone, &buffer) {
-                Ok((at, append_limit)) => {
-                    let tag = Tag {
-                        token,
-                        at,
-                        append_limit,
-                        due,
-                    };
-                    self.send(RequestType::ZONE_APPEND, Data::ToDevice(buffer), tag)
+            Request::Append { zone, buffer } => {
+                match self.plain.admit_append(&self.info, zone, &buffer) {
+                    Some(place) => self.send_append(place, buffer, token, due),
+                    None => self.submit_closely(Request::Append { zone, buffer }, token, due),
                 }
-                Err(error) => Err(Rejected {
-                    error,
-                    request: Request::Append { zone, buffer },
-                }),
+            }
+            Request::Read { at, buffer } if self.plain.admits_read(at, &buffer) => {
+                let tag = Tag::new(token, at, due);
+                self.send(RequestType::IN, Data::FromDevice(buffer), tag)
+            }
+            Request::Write { at, buffer } if self.plain.admits_write(at, &buffer) => {
+                let tag = Tag::new(token, at, due);
+                self.send(RequestType::OUT, Data::ToDevice(buffer), tag)
+            }
+            other => self.submit_closely(other, token, due),
+        }
+    }
+
+    /// Submits what is not plain, or is not allowed, which is to be told.
+    #[cold]
+    #[inline(never)]
+    fn submit_closely(&mut self, request: Request, token: u64, due: Due) -> Result<(), Rejected> {
+        match request {
+            Request::Append { zone, buffer } => match limits::append(&self.info, zone, &buffer) {
+                Ok(place) => self.send_append(place, buffer, token, due),
+                Err(error) => {
+                    let request = Request::Append { zone, buffer };
+                    Err(Rejected { error, request })
+                }
             },
             Request::Read { at, buffer } => match limits::read(&self.info, at, &buffer) {
-                Ok(()) => self.send(
-                    RequestType::IN,
-                    Data::FromDevice(buffer),
-                    Tag::new(token, at, due),
-                ),
-                Err(error) => Err(Rejected {
-                    error,
-                    request: Request::Read { at, buffer },
-                }),
+                Ok(()) => {
+                    let tag = Tag::new(token, at, due);
+                    self.send(RequestType::IN, Data::FromDevice(buffer), tag)
+                }
+                Err(error) => {
+                    let request = Request::Read { at, buffer };
+                    Err(Rejected { error, request })
+                }
             },
             Request::Write { at, buffer } => match limits::write(&self.info, at, &buffer) {
-                Ok(()) => self.send(
-                    RequestType::OUT,
-                    Data::ToDevice(buffer),
-                    Tag::new(token, at, due),
-                ),
-                Err(error) => Err(Rejected {
-                    error,
-                    request: Request::Write { at, buffer },
-                }),
+                Ok(()) => {
+                    let tag = Tag::new(token, at, due);
+                    self.send(RequestType::OUT, Data::ToDevice(buffer), tag)
+                }
+                Err(error) => {
+                    let request = Request::Write { at, buffer };
+                    Err(Rejected { error, request })
+                }
             },
             other => self.submit_command(other, token, due),
         }
@@ -238,6 +251,23 @@ impl VirtioQueue {
     }
 
     #[inline(always)]
+    fn send_append(
+        &mut self,
+        (at, append_limit): (Sector, Sector),
+        buffer: DmaBuffer,
+        token: u64,
+        due: Due,
+    ) -> Result<(), Rejected> {
+        let tag = Tag {
+            token,
+            at,
+            append_limit,
+            due,
+        };
+        self.send(RequestType::ZONE_APPEND, Data::ToDevice(buffer), tag)
+    }
+
+    #[inline(always)]
     fn send(&mut self, request_type: RequestType, data: Data, tag: Tag) -> Result<(), Rejected> {
         match self.queue.push(request_type, tag.at, data, tag) {
             Ok(()) => Ok(()),
@@ -254,31 +284,30 @@ impl VirtioQueue {
         }
     }
 
+    /// The token, the sector and the buffer of the next request that was carried out; what ended
+    /// otherwise goes to `out`.
     #[inline(always)]
-    pub(crate) fn poll(&mut self) -> Option<Completion> {
-        // What is not as simple comes by way of a field, so that the simple is made in registers.
+    pub(crate) fn poll(
+        &mut self,
+        out: &mut Option<Completion>,
+    ) -> Option<(u64, Sector, Option<DmaBuffer>)> {
         match self.queue.pop() {
             Ok(Some(done)) => {
                 self.idle_polls = 0;
                 if let Some(sector) = self.place(&done) {
-                    return Some(Completion {
-                        token: done.context.token,
-                        result: Ok(sector),
-                        buffer: done.buffer,
-                    });
+                    return Some((done.context.token, sector, done.buffer));
                 }
-                self.complete_rare(done);
+                self.complete_rare(done, out);
             }
             Ok(None) => {
                 self.idle_polls = self.idle_polls.wrapping_add(1);
-                if !self.idle_polls.is_multiple_of(POLLS_PER_LOOK) && self.ended.is_empty() {
-                    return None;
+                if self.idle_polls.is_multiple_of(POLLS_PER_LOOK) || !self.ended.is_empty() {
+                    self.look_around(out);
                 }
-                self.look_around();
             }
-            Err(error) => self.poll_failed(error),
+            Err(error) => self.poll_failed(error, out),
         }
-        self.out.take()
+        None
     }
 
     /// Where the data of a request that was carried out begin; nothing if there is something else

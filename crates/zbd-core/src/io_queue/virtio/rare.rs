@@ -12,6 +12,7 @@ use super::{
 use crate::{
     Completion, DeviceEvent, DeviceInfo, Error, ErrorKind, Rejected, Request, Result, Sector,
     ZoneAction,
+    limits::Plain,
     virtio::{BlkCompletion, RequestType, Status, capacity, range},
 };
 
@@ -55,7 +56,7 @@ impl VirtioQueue {
     /// What [`poll`](Self::poll) does when the ring has nothing, every so often.
     #[cold]
     #[inline(never)]
-    pub(super) fn look_around(&mut self) {
+    pub(super) fn look_around(&mut self, out: &mut Option<Completion>) {
         if self.ended.is_empty() {
             if self.idle_polls.is_multiple_of(POLLS_PER_LOOK) {
                 self.look();
@@ -67,17 +68,17 @@ impl VirtioQueue {
                 self.check_device();
             }
         }
-        self.out = self.ended.pop_front();
+        *out = self.ended.pop_front();
     }
 
     /// What [`poll`](Self::poll) does when the device breaks the rules.
     #[cold]
     #[inline(never)]
-    pub(super) fn poll_failed(&mut self, error: vfio_virtio::Error) {
+    pub(super) fn poll_failed(&mut self, error: vfio_virtio::Error, out: &mut Option<Completion>) {
         self.fail(error.into());
         // The ring says nothing any more, but somebody else may reset the device.
         self.idle_polls = self.idle_polls.wrapping_add(1);
-        self.look_around();
+        self.look_around(out);
     }
 
     /// Looks at what needs no ring: announcements and times that are up.
@@ -221,6 +222,7 @@ impl VirtioQueue {
                 if self.info.zoned.is_none() {
                     let mut info = DeviceInfo::clone(&self.info);
                     info.capacity = now;
+                    self.plain = Plain::new(&info);
                     self.info = info.into();
                 }
                 self.announce(DeviceEvent::Resized { before, now });
@@ -234,11 +236,11 @@ impl VirtioQueue {
     /// Completes what failed, what has a hidden buffer, and what nobody waits for any more.
     #[cold]
     #[inline(never)]
-    pub(super) fn complete_rare(&mut self, done: BlkCompletion<Tag>) {
+    pub(super) fn complete_rare(&mut self, done: BlkCompletion<Tag>, out: &mut Option<Completion>) {
         let mut done = Some(done);
         while let Some(next) = done {
-            self.out = self.judge(next);
-            if self.out.is_some() {
+            *out = self.judge(next);
+            if out.is_some() {
                 return;
             }
             done = match self.queue.pop() {
@@ -249,7 +251,7 @@ impl VirtioQueue {
                 }
             };
         }
-        self.out = self.ended.pop_front();
+        *out = self.ended.pop_front();
     }
 
     /// What a request that the device has returned comes to; nothing if its time was up before.
