@@ -24,7 +24,7 @@
 //! 1.3, 2.7.7.2 and 2.7.10), look whether the thread is about to sleep, and signal if so. Of two full
 //! fences one comes first. If it is the thread's, the others see that it sleeps, and signal; if it is
 //! the others', the thread sees in step 4 what they have published. A signal that comes between
-//! steps 4 and 5, or at any time before, is kept: see [`Sleeper`]. `tests/wait_model.rs` tries all
+//! steps 4 and 5, or at any time before, is kept: see [`Sleeper`]. `tests/wait_model` tries all
 //! orders that the memory model allows.
 
 mod alarm;
@@ -33,6 +33,7 @@ mod method;
 mod policy;
 mod protocol;
 mod sleeper;
+mod spin;
 #[cfg(test)]
 mod tests;
 mod uring;
@@ -41,6 +42,7 @@ pub(crate) use alarm::Alarm;
 pub use method::{NoIoUring, WaitMethod};
 pub use policy::WaitPolicy;
 pub(crate) use sleeper::Sleeper;
+pub(crate) use spin::SpinBudget;
 
 /// What `protocol` is made of; its model puts loom's in this place.
 mod sync {

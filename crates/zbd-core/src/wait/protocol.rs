@@ -1,6 +1,6 @@
 //! Who wakes whom: the flag between a thread that is about to sleep and those who have work for it.
 //!
-//! Written against `super::sync`, so that `tests/wait_model.rs` can include this very file and try
+//! Written against `super::sync`, so that `tests/wait_model` can include this very file and try
 //! it in all orders.
 
 use super::sync::{AtomicBool, Ordering, fence};
