@@ -3,8 +3,20 @@
 use super::*;
 
 fn arena(len: usize) -> DmaArena {
-    let memory = Arc::new(HostMemory::new(len).unwrap());
-    DmaArena::for_test(memory)
+    DmaArena::detached(len).unwrap()
+}
+
+#[test]
+fn a_detached_arena_knows_its_buffers_by_their_addresses_in_this_process() {
+    let arena = arena((2 << 20) + 1);
+    assert!(arena.len_bytes() > 2 << 20);
+    assert_eq!(arena.iova().0, arena.memory().as_ptr().addr() as u64);
+    let buffers: Vec<_> = (1..9).map(|n| arena.allocate(n * PAGE).unwrap()).collect();
+    for buffer in &buffers {
+        assert_eq!(buffer.iova().0, buffer.as_ptr().addr() as u64);
+    }
+    let error = DmaArena::detached(0).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
 }
 
 #[test]
