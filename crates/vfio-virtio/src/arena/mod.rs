@@ -14,6 +14,7 @@ use std::{
 use crossbeam_queue::ArrayQueue;
 
 mod buffer;
+mod bytes;
 mod pages;
 #[cfg(test)]
 mod tests;
