@@ -49,8 +49,15 @@ impl HostMemory {
     /// Maps at least `len_bytes`, with 2 MiB pages if enough of them are free.
     ///
     /// # Errors
-    /// [`ErrorKind::OutOfMemory`] when the memory cannot be had.
+    /// [`ErrorKind::OutOfMemory`] when the memory cannot be had, and [`ErrorKind::InvalidInput`]
+    /// when `len_bytes` is 0 or more than any process has.
     pub fn new(len_bytes: usize) -> Result<Self> {
+        if len_bytes == 0 || len_bytes > isize::MAX as usize {
+            return Err(Error::new(
+                ErrorKind::InvalidInput,
+                format!("{len_bytes} bytes are not a size of memory for DMA"),
+            ));
+        }
         let huge_len = len_bytes.next_multiple_of(HUGE_2M);
         // The kernel reserves huge pages when it maps them, so a map that succeeds cannot fault
         // for want of one later.

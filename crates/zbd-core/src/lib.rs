@@ -39,6 +39,15 @@ mod rings;
 mod spec;
 mod units;
 pub mod virtio;
+#[cfg_attr(
+    not(test),
+    expect(
+        dead_code,
+        unused_imports,
+        reason = "the lanes do not wait with it yet"
+    )
+)]
+mod wait;
 mod zone;
 
 pub use cache::WriteCache;
@@ -53,5 +62,6 @@ pub use rings::{RingOptions, Use};
 pub use spec::{DeviceSpec, Interrupts, OpenOptions, PciSpec};
 pub use units::{SECTOR_LEN, Sector, SectorCount, ZoneId};
 pub use vfio_virtio::{DmaArena, DmaBuffer, NoIommu, PageSize, sysfs};
+pub use wait::{NoIoUring, WaitMethod, WaitPolicy};
 pub use zbd_emu::EmulatedConfig;
 pub use zone::{Zone, ZoneModel, ZoneState, ZoneType};

@@ -10,9 +10,10 @@
 //! allocator hands no page out twice, and a buffer gives its pages back only when it is dropped. A
 //! queue that lends a buffer to the device takes it by value and keeps it until the device has
 //! returned it or has been reset, so whoever holds a buffer holds memory that no request is using.
-//! The bytes are reached only by copies through raw pointers; no reference to them exists at any
-//! time, so that even a device that writes where it was not asked to changes data, never what the
-//! compiler may assume.
+//! The bytes are reached only by copies through raw pointers; no reference to them is made, so that
+//! even a device that writes where it was not asked to changes data, never what the compiler may
+//! assume. The one exception, on demand, is [`into_bytes`](DmaBuffer::into_bytes); what it rests on
+//! is said at the head of `bytes.rs`.
 
 use std::{
     fmt, iter, mem,

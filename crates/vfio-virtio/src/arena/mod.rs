@@ -14,6 +14,7 @@ use std::{
 use crossbeam_queue::ArrayQueue;
 
 mod buffer;
+mod bytes;
 mod pages;
 #[cfg(test)]
 mod tests;
@@ -57,11 +58,24 @@ unsafe impl Sync for Inner {}
 unsafe impl Send for Inner {}
 
 impl DmaArena {
+    /// At least `len_bytes` of fresh memory that no PCI function reaches: for a back end that does
+    /// its I/O by way of the kernel. A buffer's [`iova`](DmaBuffer::iova) is its address in this
+    /// process.
+    ///
+    /// # Errors
+    /// [`ErrorKind::OutOfMemory`] when the memory cannot be had, and [`ErrorKind::InvalidInput`]
+    /// when `len_bytes` is 0 or more than 16 TiB.
+    pub fn detached(len_bytes: usize) -> Result<Self> {
+        let memory = Arc::new(HostMemory::new(len_bytes)?);
+        let pages = page_count(&memory)?;
+        let start = Iova(memory.as_ptr().addr() as u64);
+        Ok(Self::over(memory, Placement::contiguous(start, pages)))
+    }
+
     /// Maps at least `len_bytes` of fresh memory for the function.
     pub(crate) fn new(function: &dyn PciFunction, len_bytes: usize) -> Result<Self> {
         let memory = Arc::new(HostMemory::new(len_bytes)?);
-        let pages = u32::try_from(memory.len_bytes() / PAGE)
-            .map_err(|_| Error::new(ErrorKind::InvalidInput, "a DMA arena is at most 16 TiB"))?;
+        let pages = page_count(&memory)?;
         if function.translation() == Translation::Physical {
             let piece_pages = (memory.page_size().len_bytes() / PAGE) as u32;
             let addresses = function.pin_dma(Arc::clone(&memory))?;
@@ -150,13 +164,6 @@ impl DmaArena {
         Ok(DmaBuffer::over(block))
     }
 
-    /// An arena that no device reaches.
-    #[cfg(test)]
-    pub(crate) fn for_test(memory: Arc<HostMemory>) -> Self {
-        let pages = (memory.len_bytes() / PAGE) as u32;
-        Self::over(memory, Placement::contiguous(Iova(1 << 32), pages))
-    }
-
     pub(crate) fn id(&self) -> ArenaId {
         ArenaId(Arc::as_ptr(&self.0))
     }
@@ -194,6 +201,12 @@ impl fmt::Debug for DmaArena {
             .field("iova", &self.iova())
             .finish()
     }
+}
+
+/// The number of pages of an arena over `memory`.
+fn page_count(memory: &HostMemory) -> Result<u32> {
+    u32::try_from(memory.len_bytes() / PAGE)
+        .map_err(|_| Error::new(ErrorKind::InvalidInput, "a DMA arena is at most 16 TiB"))
 }
 
 /// The number of pages that are allocated for `len` bytes: a size class, or the exact number

@@ -3,8 +3,20 @@
 use super::*;
 
 fn arena(len: usize) -> DmaArena {
-    let memory = Arc::new(HostMemory::new(len).unwrap());
-    DmaArena::for_test(memory)
+    DmaArena::detached(len).unwrap()
+}
+
+#[test]
+fn a_detached_arena_knows_its_buffers_by_their_addresses_in_this_process() {
+    let arena = arena((2 << 20) + 1);
+    assert!(arena.len_bytes() > 2 << 20);
+    assert_eq!(arena.iova().0, arena.memory().as_ptr().addr() as u64);
+    let buffers: Vec<_> = (1..9).map(|n| arena.allocate(n * PAGE).unwrap()).collect();
+    for buffer in &buffers {
+        assert_eq!(buffer.iova().0, buffer.as_ptr().addr() as u64);
+    }
+    let error = DmaArena::detached(0).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
 }
 
 #[test]
@@ -113,4 +125,70 @@ fn writing_past_the_last_segment_panics() {
     let mut buffer = arena.allocate(512).unwrap();
     buffer.join(arena.allocate(512).unwrap()).unwrap();
     buffer.write_at(1022, &[0; 3]);
+}
+
+/// How many of the arena's pages are free.
+fn free_pages(arena: &DmaArena) -> usize {
+    let all: Vec<_> = std::iter::from_fn(|| arena.allocate(1).ok()).collect();
+    all.len()
+}
+
+fn numbered(arena: &DmaArena, len: usize) -> DmaBuffer {
+    let mut buffer = arena.allocate(len).unwrap();
+    buffer.copy_from_slice(&numbers(len));
+    buffer
+}
+
+/// Bytes of which neighbours differ, and pages too.
+fn numbers(len: usize) -> Vec<u8> {
+    (0..len).map(|i| (i % 251) as u8).collect()
+}
+
+#[test]
+fn the_bytes_of_a_buffer_are_its_memory() {
+    let arena = arena(2 << 20);
+    let mut buffer = numbered(&arena, 10_000);
+    buffer.set_len(9_000);
+    let at = buffer.as_ptr().cast_const();
+    let bytes = buffer.into_bytes();
+    assert_eq!(bytes.as_ptr(), at, "copied");
+    assert_eq!(bytes, numbers(9_000));
+}
+
+#[test]
+fn slices_keep_the_memory() {
+    let arena = arena(2 << 20);
+    let all = free_pages(&arena);
+    let bytes = numbered(&arena, 2 * PAGE).into_bytes();
+    let slice = bytes.slice(PAGE + 7..PAGE + 9);
+    let empty = bytes.slice(5..5);
+    drop(bytes);
+    assert_eq!(free_pages(&arena), all - 2);
+    // Who takes all free memory does not get at it.
+    let others: Vec<_> = (0..all - 2).map(|_| filled(&arena, PAGE, 0xff)).collect();
+    assert_eq!(slice, numbers(2 * PAGE)[PAGE + 7..PAGE + 9]);
+    drop(others);
+    let twin = slice.clone();
+    drop((slice, empty));
+    assert_eq!(free_pages(&arena), all - 2);
+    drop(twin);
+    assert_eq!(free_pages(&arena), all);
+}
+
+#[test]
+fn bytes_outlive_their_arena_and_go_to_other_threads() {
+    let bytes = numbered(&arena(2 << 20), 5000).into_bytes();
+    let read = std::thread::spawn(move || bytes.to_vec());
+    assert_eq!(read.join().unwrap(), numbers(5000));
+}
+
+#[test]
+fn bytes_of_several_segments_are_copied_and_free_the_memory() {
+    let arena = arena(2 << 20);
+    let all = free_pages(&arena);
+    let mut buffer = filled(&arena, 512, 1);
+    buffer.join(filled(&arena, 4096, 2)).unwrap();
+    let bytes = buffer.into_bytes();
+    assert_eq!(bytes, [vec![1; 512], vec![2; 4096]].concat());
+    assert_eq!(free_pages(&arena), all);
 }

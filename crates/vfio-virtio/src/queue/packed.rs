@@ -285,10 +285,8 @@ pub(super) struct Published(*mut Element);
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
-    use crate::{DmaArena, HostMemory, queue::Format};
+    use crate::{DmaArena, queue::Format};
 
     /// The place that is reached after `count` elements, as an event has it.
     fn place(count: usize, size: usize) -> u16 {
@@ -302,8 +300,7 @@ mod tests {
 
     #[test]
     fn an_event_is_passed_exactly_when_it_lies_in_what_was_published() {
-        let memory = Arc::new(HostMemory::new(2 << 20).unwrap());
-        let arena = DmaArena::for_test(memory);
+        let arena = DmaArena::detached(2 << 20).unwrap();
         for size in [1, 2, 3, 5, 8, 255] {
             for batch in 1..=size {
                 let memory = QueueMemory::allocate(&arena, Format::Packed, size as u16).unwrap();
