@@ -3,8 +3,8 @@
 use vfio_virtio::{DmaBuffer, PageSize};
 
 use crate::{
-    Error, ErrorKind, Result, Sector, SectorCount, Zone, ZoneId, ZoneModel, ZoneType,
-    virtio::ZoneGrid,
+    Error, ErrorKind, Result, Sector, SectorCount, WaitMethod, WaitPolicy, Zone, ZoneId, ZoneModel,
+    ZoneType, virtio::ZoneGrid,
 };
 
 /// What does the work behind an open device.
@@ -71,6 +71,12 @@ pub struct DeviceInfo {
     pub queues: u16,
     /// How many requests each queue has in flight at the most.
     pub queue_depth: u16,
+    /// How queues are waited for.
+    pub wait: WaitPolicy,
+    /// Whether the device interrupts when it is waited for. If not, it is looked at again and again.
+    pub interrupts: bool,
+    /// What a thread sleeps in; `None` if it never does.
+    pub wait_method: Option<WaitMethod>,
     /// The negotiated features, by name.
     pub features: Vec<&'static str>,
     /// The size of the DMA memory in bytes.
@@ -175,6 +181,11 @@ impl ZonedInfo {
     /// How much of `zone` can be written; `None` if it does not exist.
     pub fn capacity(&self, zone: ZoneId) -> Option<SectorCount> {
         self.shapes.get(zone.0 as usize).map(|shape| shape.capacity)
+    }
+
+    /// The first sector after the part of `zone` that can be written; `None` if it does not exist.
+    pub(crate) fn capacity_end(&self, zone: ZoneId) -> Option<Sector> {
+        Some(self.start(zone) + self.capacity(zone)?)
     }
 
     /// The type of `zone`; `None` if it does not exist.

@@ -39,14 +39,6 @@ mod rings;
 mod spec;
 mod units;
 pub mod virtio;
-#[cfg_attr(
-    not(test),
-    expect(
-        dead_code,
-        unused_imports,
-        reason = "the lanes do not wait with it yet"
-    )
-)]
 mod wait;
 mod zone;
 
@@ -59,7 +51,7 @@ pub use info::{Backend, DeviceInfo, RangeLimits, ZeroesLimits, ZonedInfo};
 pub use io_queue::IoQueue;
 pub use request::{Completion, Rejected, Request, Unmap, ZoneAction};
 pub use rings::{RingOptions, Use};
-pub use spec::{DeviceSpec, Interrupts, OpenOptions, PciSpec};
+pub use spec::{DeviceSpec, OpenOptions, PciSpec};
 pub use units::{SECTOR_LEN, Sector, SectorCount, ZoneId};
 pub use vfio_virtio::{DmaArena, DmaBuffer, NoIommu, PageSize, sysfs};
 pub use wait::{NoIoUring, WaitMethod, WaitPolicy};

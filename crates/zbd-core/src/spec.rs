@@ -6,8 +6,8 @@ use vfio_virtio::{NoIommu, PciFunction, VfioFunction, VfioOptions, sysfs::PciAdd
 use zbd_emu::{EmulatedConfig, EmulatedFunction};
 
 use crate::{
-    Backend, DeviceInfo, Error, ErrorKind, IoQueue, Result, RingOptions, io_queue::VirtioQueue,
-    kernel::KernelQueue, virtio,
+    Backend, DeviceInfo, Error, ErrorKind, IoQueue, Result, RingOptions, WaitPolicy,
+    io_queue::VirtioQueue, kernel::KernelQueue, virtio,
 };
 
 /// What a device string names.
@@ -125,17 +125,6 @@ impl fmt::Display for PciSpec {
     }
 }
 
-/// Whether the device interrupts when it has returned requests.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Interrupts {
-    /// It does not: queues are polled.
-    #[default]
-    Off,
-    /// It does, for each queue by itself where it has vectors enough, when
-    /// [asked](IoQueue::wait) to. Polling goes on as before.
-    PerQueue,
-}
-
 /// How a device is opened.
 #[derive(Clone, Debug)]
 pub struct OpenOptions {
@@ -146,21 +135,21 @@ pub struct OpenOptions {
     pub queue_size: Option<u16>,
     /// Which ring features are used; what a device string says comes first.
     pub rings: RingOptions,
-    /// Whether queues can be waited for.
-    pub interrupts: Interrupts,
+    /// How queues are waited for, and by that, whether the device is to interrupt.
+    pub wait: WaitPolicy,
     /// The size of the DMA memory in bytes, from which all buffers come.
     pub memory_len: usize,
 }
 
 impl Default for OpenOptions {
-    /// One queue of the greatest size, polled, with all that the device offers, and 64 MiB of DMA
+    /// One queue of the greatest size, waited for adaptively, with all that the device offers, and 64 MiB of DMA
     /// memory.
     fn default() -> Self {
         Self {
             queues: 1,
             queue_size: None,
             rings: RingOptions::default(),
-            interrupts: Interrupts::default(),
+            wait: WaitPolicy::default(),
             memory_len: 64 << 20,
         }
     }

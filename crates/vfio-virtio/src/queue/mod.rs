@@ -546,6 +546,12 @@ impl<C> Virtqueue<C> {
         (self.pushed - self.popped) as u16
     }
 
+    /// How many requests have been popped since the queue was set up.
+    #[inline]
+    pub fn popped(&self) -> u64 {
+        self.popped
+    }
+
     /// How often the device has been notified.
     pub fn doorbells(&self) -> u64 {
         self.doorbells

@@ -1,39 +1,35 @@
 //! One queue of a [`ZonedDevice`](super::ZonedDevice) and the thread that owns it.
 
 use std::{
-    collections::VecDeque,
     hint, mem,
     sync::{
-        Mutex, MutexGuard, OnceLock, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering, fence},
     },
-    thread::{self, Thread},
+    thread,
     time::{Duration, Instant},
 };
 
 use crossbeam_queue::ArrayQueue;
 use tokio::sync::oneshot;
 
-use super::{engine::Shared, slots::Slots};
-use crate::{Completion, Error, ErrorKind, IoQueue, Rejected, Request, Result};
+use super::{
+    accounts::Books,
+    backlog::{self, Backlog, Refused, Submission},
+    lanes::Shared,
+    slots::Slots,
+};
+use crate::{
+    Completion, Error, ErrorKind, IoQueue, Request, Result, WaitPolicy,
+    io_queue::{LOOKS_PER_PAUSE, NAP},
+    wait::{Alarm, Sleeper, SpinBudget},
+};
 
-/// How long a lane with nothing in flight looks for new requests before it sleeps. Waking it takes
-/// about as long.
-const SPIN_TIME: Duration = Duration::from_micros(50);
-/// How many polls in a row find nothing before the thread offers its processor to others. On a
-/// machine with fewer processors than busy threads, those may be what it waits for.
-const POLLS_PER_YIELD: u32 = 64;
-
+/// After so long a sleep for requests in flight the device is asked whether it still works.
+const CHECK_TIME: Duration = Duration::from_secs(1);
 /// How often a lane that sleeps looks for requests that nobody waits for any more: their buffers are
 /// to go back to the pool.
 const LATE_TIME: Duration = Duration::from_millis(20);
-
-/// A request on its way to the thread.
-struct Submission {
-    token: u64,
-    request: Request,
-    timeout: Option<Duration>,
-}
 
 /// What a lane's thread does besides requests.
 #[derive(Clone, Copy)]
@@ -51,9 +47,7 @@ pub(super) struct Lane {
     controls: Mutex<Vec<(Control, oneshot::Sender<Result<()>>)>>,
     /// Whether there is something to see to besides requests.
     is_noticed: AtomicBool,
-    /// Whether the thread sleeps or is about to.
-    is_sleeping: AtomicBool,
-    thread: OnceLock<Thread>,
+    alarm: Arc<Alarm>,
     is_stopped: AtomicBool,
     /// Why the thread has ended, if not because it was stopped.
     end: OnceLock<String>,
@@ -61,18 +55,22 @@ pub(super) struct Lane {
 }
 
 impl Lane {
-    pub(super) fn new(depth: u16) -> Self {
-        Self {
-            slots: Slots::new(depth),
+    pub(super) fn new(depth: u16, books: Books) -> Result<Self> {
+        Ok(Self {
+            slots: Slots::new(depth, books),
             submissions: ArrayQueue::new(depth.max(1).into()),
             controls: Mutex::default(),
             is_noticed: AtomicBool::new(false),
-            is_sleeping: AtomicBool::new(false),
-            thread: OnceLock::new(),
+            alarm: Arc::new(Alarm::new()?),
             is_stopped: AtomicBool::new(false),
             end: OnceLock::new(),
             doorbells: AtomicU64::new(0),
-        }
+        })
+    }
+
+    /// What wakes the thread.
+    pub(super) fn alarm(&self) -> &Arc<Alarm> {
+        &self.alarm
     }
 
     pub(super) fn slots(&self) -> &Slots {
@@ -85,6 +83,7 @@ impl Lane {
 
     /// Hands a request to the thread. Whoever calls this holds the slot `token`, so there is room.
     pub(super) fn submit(&self, token: u64, request: Request, timeout: Option<Duration>) {
+        self.slots.begin(token, &request);
         let submission = Submission {
             token,
             request,
@@ -93,7 +92,7 @@ impl Lane {
         if let Err(submission) = self.submissions.push(submission) {
             return self.refuse(submission);
         }
-        self.wake_if_sleeping();
+        self.alarm.ring();
         if self.is_stopped.load(Ordering::Relaxed) {
             self.refuse_all();
         }
@@ -113,41 +112,20 @@ impl Lane {
     /// Lets the thread see to what the device has announced.
     pub(super) fn notice(&self) {
         self.is_noticed.store(true, Ordering::Relaxed);
-        self.wake_if_sleeping();
+        self.alarm.ring();
     }
 
     /// Ends the thread.
     pub(super) fn stop(&self) {
         self.is_stopped.store(true, Ordering::Relaxed);
-        self.wake_if_sleeping();
+        self.alarm.ring();
     }
 
-    fn wake_if_sleeping(&self) {
-        // What is to be done must be visible before the flag is read; the thread, which sets the
-        // flag and then looks for something to do, does the reverse. One of the two sees the other.
-        fence(Ordering::SeqCst);
-        if self.is_sleeping.swap(false, Ordering::Relaxed)
-            && let Some(thread) = self.thread.get()
-        {
-            thread.unpark();
-        }
-    }
-
-    /// Sleeps until there is something to do, or for `most`.
-    fn sleep(&self, most: Option<Duration>) {
-        self.is_sleeping.store(true, Ordering::Relaxed);
-        // See `wake_if_sleeping`.
-        fence(Ordering::SeqCst);
-        if self.submissions.is_empty()
+    /// Whether there is nothing that the thread could do besides looking at its queue.
+    fn is_quiet(&self) -> bool {
+        self.submissions.is_empty()
             && !self.is_noticed.load(Ordering::Relaxed)
             && !self.is_stopped.load(Ordering::Relaxed)
-        {
-            match most {
-                None => thread::park(),
-                Some(most) => thread::park_timeout(most),
-            }
-        }
-        self.is_sleeping.store(false, Ordering::Relaxed);
     }
 
     fn controls(&self) -> MutexGuard<'_, Vec<(Control, oneshot::Sender<Result<()>>)>> {
@@ -173,11 +151,7 @@ impl Lane {
     }
 
     fn refuse(&self, submission: Submission) {
-        self.slots.complete(Completion {
-            token: submission.token,
-            result: Err(self.ended()),
-            buffer: submission.request.into_buffer(),
-        });
+        self.slots.complete(submission.refused(self.ended()));
     }
 
     fn refuse_all(&self) {
@@ -214,28 +188,35 @@ impl Drop for Ending<'_> {
 }
 
 /// The thread of one queue, which tells `shared`, if it is the one to do so, what it learns.
-pub(super) fn drive(lane: &Lane, mut queue: IoQueue, shared: Option<&Shared>) {
-    // Cannot have been set before: this is the lane's only thread.
-    let _ = lane.thread.set(thread::current());
+pub(super) fn drive(
+    lane: &Lane,
+    mut queue: IoQueue,
+    sleeper: Sleeper,
+    shared: Option<&Shared>,
+) {
     let _ending = Ending(lane);
-    let mut idle = Idle::default();
-    let mut waiting = Waiting::default();
+    let mut pace = Pace::new(queue.wait_policy(), sleeper);
+    let mut backlog = Backlog::default();
+    let end = |done| lane.slots.complete(done);
     while !lane.is_stopped.load(Ordering::Relaxed) {
         lane.attend(&mut queue);
-        let mut busy = waiting.submit(lane, &mut queue);
-        while waiting.is_empty()
+        let mut busy = backlog.submit(&mut queue, end);
+        while backlog.is_empty()
             && queue.has_room()
             && let Some(submission) = lane.submissions.pop()
         {
             busy = true;
-            if let Some(submission) = submit(lane, &mut queue, submission) {
-                waiting.add(submission);
+            match backlog::submit(&mut queue, submission) {
+                Ok(()) => {}
+                Err(Refused::Later(submission)) => backlog.add(submission),
+                Err(Refused::Never(done)) => end(done),
             }
         }
         queue.commit();
+        let mut found = false;
         while let Some(done) = queue.poll() {
-            busy = true;
-            lane.slots.complete(done);
+            found = true;
+            end(done);
         }
         lane.doorbells.store(queue.doorbells(), Ordering::Relaxed);
         while let Some(event) = queue.next_event() {
@@ -248,126 +229,97 @@ pub(super) fn drive(lane: &Lane, mut queue: IoQueue, shared: Option<&Shared>) {
             let _ = lane.end.set(why.to_owned());
             return;
         }
-        if busy {
-            idle = Idle::default();
-        } else {
-            waiting.take(lane, &queue);
-            idle.wait(lane, &queue, !waiting.is_empty());
+        if busy || found {
+            pace.found(found);
+            continue;
         }
-    }
-}
-
-/// Submits a request, or returns it if it does not fit now: one of many segments can take the place
-/// of several.
-fn submit(lane: &Lane, queue: &mut IoQueue, submission: Submission) -> Option<Submission> {
-    let Submission {
-        token,
-        request,
-        timeout,
-    } = submission;
-    let submitted = match timeout {
-        None => queue.submit(request, token),
-        Some(timeout) => queue.submit_within(request, token, timeout),
-    };
-    let Rejected { error, request } = submitted.err()?;
-    if error.kind() == ErrorKind::QueueFull {
-        return Some(Submission {
-            token,
-            request,
-            timeout,
-        });
-    }
-    lane.slots.complete(Completion {
-        token,
-        result: Err(error),
-        buffer: request.into_buffer(),
-    });
-    None
-}
-
-/// Requests for which the queue has no room, because it is full of such whose time was up, or of
-/// such that take the place of several. Their own time runs meanwhile.
-#[derive(Default)]
-struct Waiting(VecDeque<(Option<Instant>, Submission)>);
-
-impl Waiting {
-    fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// Adds a request that did not fit.
-    fn add(&mut self, submission: Submission) {
-        let due = submission
-            .timeout
-            .and_then(|timeout| Instant::now().checked_add(timeout));
-        self.0.push_back((due, submission));
-    }
-
-    /// Takes what has come for a queue without room.
-    fn take(&mut self, lane: &Lane, queue: &IoQueue) {
-        if queue.has_room() && self.is_empty() {
-            return;
-        }
-        while let Some(submission) = lane.submissions.pop() {
-            self.add(submission);
-        }
-        let now = Instant::now();
-        let is_due = |(due, _): &(Option<Instant>, _)| due.is_some_and(|due| due <= now);
-        while let Some(at) = self.0.iter().position(is_due)
-            && let Some((_, submission)) = self.0.remove(at)
-        {
-            lane.slots.complete(Completion {
-                token: submission.token,
-                result: Err(Error::new(
-                    ErrorKind::Timeout,
-                    "the device returns nothing; the request was not sent to it. Reset the device (recover)",
-                )),
-                buffer: submission.request.into_buffer(),
-            });
-        }
-    }
-
-    /// Submits what there is room for; true if there was something.
-    fn submit(&mut self, lane: &Lane, queue: &mut IoQueue) -> bool {
-        if self.0.is_empty() {
-            return false;
-        }
-        let mut any = false;
-        while queue.has_room()
-            && let Some((due, mut submission)) = self.0.pop_front()
-        {
-            if let Some(due) = due {
-                submission.timeout = Some(due.saturating_duration_since(Instant::now()));
+        if !backlog.is_empty() || !queue.has_room() {
+            // What has come for a queue without room: its time runs all the same.
+            while let Some(submission) = lane.submissions.pop() {
+                backlog.add(submission);
             }
-            if let Some(submission) = submit(lane, queue, submission) {
-                self.0.push_front((due, submission));
-                break;
-            }
-            any = true;
+            backlog.expire(end);
         }
-        any
+        pace.idle(lane, &mut queue, &backlog);
     }
 }
 
-/// What a thread does that has found nothing to do.
-#[derive(Default)]
-struct Idle {
-    polls: u32,
-    since: Option<Instant>,
+/// How a thread waits that has found nothing to do.
+struct Pace {
+    policy: WaitPolicy,
+    budget: SpinBudget,
+    sleeper: Sleeper,
+    looks: u32,
 }
 
-impl Idle {
-    fn wait(&mut self, lane: &Lane, queue: &IoQueue, is_waited_for: bool) {
-        self.polls += 1;
-        if !self.polls.is_multiple_of(POLLS_PER_YIELD) {
+impl Pace {
+    fn new(policy: WaitPolicy, sleeper: Sleeper) -> Self {
+        Self {
+            policy,
+            budget: SpinBudget::new(policy),
+            sleeper,
+            looks: 0,
+        }
+    }
+
+    /// There was something to do; from the device, if it was `returned`.
+    #[inline]
+    fn found(&mut self, returned: bool) {
+        if self.looks >= LOOKS_PER_PAUSE {
+            // The clock has been read: there was a wait that is worth learning from.
+            match returned {
+                true => self.budget.found(Instant::now()),
+                false => self.budget.forget(),
+            }
+        }
+        self.looks = 0;
+    }
+
+    fn idle(&mut self, lane: &Lane, queue: &mut IoQueue, backlog: &Backlog) {
+        self.looks = self.looks.saturating_add(1);
+        if !self.looks.is_multiple_of(LOOKS_PER_PAUSE) && self.policy != WaitPolicy::Interrupt {
             return hint::spin_loop();
         }
-        let is_expecting = queue.in_flight() > 0 || is_waited_for;
-        if is_expecting || self.since.get_or_insert_with(Instant::now).elapsed() < SPIN_TIME {
-            thread::yield_now();
-        } else {
-            lane.sleep(queue.has_expired().then_some(LATE_TIME));
-            *self = Self::default();
+        self.looks = self.looks.max(LOOKS_PER_PAUSE);
+        let now = Instant::now();
+        self.budget.begin(now);
+        if !self.budget.is_spent(now) {
+            return thread::yield_now();
         }
+        self.budget.slept();
+        self.sleep(lane, queue, backlog);
+        if queue.in_flight() == 0 {
+            // How long that takes is up to the callers.
+            self.budget.forget();
+        }
+    }
+
+    /// Sleeps until there is something to do. The order is that of [`crate::wait`].
+    fn sleep(&mut self, lane: &Lane, queue: &mut IoQueue, backlog: &Backlog) {
+        let is_expecting = queue.in_flight() > 0;
+        let can_interrupt = queue.interrupt().is_some();
+        lane.alarm.about_to_sleep();
+        let is_idle = !(is_expecting || queue.has_expired()) || !can_interrupt || queue.arm();
+        if is_idle && lane.is_quiet() {
+            let limits = [
+                queue.time_left(),
+                backlog.time_left(),
+                queue.has_expired().then_some(LATE_TIME),
+                (is_expecting && !can_interrupt).then_some(NAP),
+                is_expecting.then_some(CHECK_TIME),
+            ];
+            let most = limits.into_iter().flatten().min();
+            let begun = Instant::now();
+            if let Err(error) = self.sleeper.sleep(most) {
+                // It will not sleep the next time either.
+                tracing::warn!(%error, "a lane cannot sleep and polls from now on");
+                self.policy = WaitPolicy::Poll;
+                self.budget = SpinBudget::new(WaitPolicy::Poll);
+            }
+            let slept = begun.elapsed();
+            queue.look_closely(slept >= CHECK_TIME);
+        }
+        lane.alarm.stay_awake();
+        queue.disarm();
     }
 }

@@ -1,13 +1,13 @@
 //! Requests about the device rather than its data.
 
-use super::{ZonedDevice, owned};
+use super::{Driver, ZonedDevice, owned};
 use crate::{
     Lifetime, Request, Result, Sector, SectorCount, Unmap, WriteCache, cache,
     limits::{self, RangeKind},
     parse_id,
 };
 
-impl ZonedDevice {
+impl<D: Driver> ZonedDevice<D> {
     /// Tells the device that the data of `len` sectors from `at` on are no longer needed. What is
     /// read from there afterwards is undefined.
     ///
@@ -100,7 +100,7 @@ impl ZonedDevice {
     /// # Errors
     /// When the device's registers cannot be read.
     pub fn write_cache(&self) -> Result<WriteCache> {
-        cache::get(self.engine.device()?.as_deref(), &self.info())
+        cache::get(self.driver.device()?.as_deref(), &self.info())
     }
 
     /// Switches the mode of the device's write cache. When it is writethrough, all that was
@@ -115,7 +115,7 @@ impl ZonedDevice {
     /// The mode is switched when the future is first polled; what was completed before may stay
     /// volatile.
     pub async fn set_write_cache(&self, mode: WriteCache) -> Result<()> {
-        cache::set(self.engine.device()?.as_deref(), &self.info(), mode)?;
+        cache::set(self.driver.device()?.as_deref(), &self.info(), mode)?;
         if mode == WriteCache::Writethrough {
             // Switching commits nothing (VIRTIO 1.3, 5.2.6.1).
             self.flush().await?;

@@ -15,14 +15,18 @@ use std::{
 };
 
 use crossbeam_queue::ArrayQueue;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit, TryAcquireError};
 
-use crate::Completion;
+use super::{
+    accounts::{Books, Flight},
+    driver::Place,
+};
+use crate::{Completion, Request};
 
 enum State {
     Free,
-    Waiting(Option<Waker>),
-    Orphaned,
+    Waiting(Option<Waker>, Flight),
+    Orphaned(Flight),
     Done(Completion),
 }
 
@@ -32,10 +36,11 @@ pub(super) struct Slots {
     free: ArrayQueue<u32>,
     /// One permit for each free slot. Waiters get them first come, first served.
     permits: Semaphore,
+    ledger: Books,
 }
 
 impl Slots {
-    pub(super) fn new(count: u16) -> Self {
+    pub(super) fn new(count: u16, ledger: Books) -> Self {
         let free = ArrayQueue::new(count.max(1).into());
         for id in 0..u32::from(count) {
             // Cannot fail: the queue has room for all of them.
@@ -45,33 +50,58 @@ impl Slots {
             states: (0..count).map(|_| Mutex::new(State::Free)).collect(),
             free,
             permits: Semaphore::new(count.into()),
+            ledger,
         }
     }
 
     /// Waits for a free slot; `None` once the engine has stopped.
     pub(super) async fn acquire(&self) -> Option<Slot<'_>> {
         let permit = self.permits.acquire().await.ok()?;
+        self.take(permit)
+    }
+
+    /// A free slot, if there is one and nobody waits for it.
+    pub(super) fn try_acquire(&self) -> Result<Option<Slot<'_>>, TryAcquireError> {
+        match self.permits.try_acquire() {
+            Ok(permit) => Ok(self.take(permit)),
+            Err(TryAcquireError::NoPermits) => Ok(None),
+            Err(closed) => Err(closed),
+        }
+    }
+
+    fn take(&self, permit: SemaphorePermit<'_>) -> Option<Slot<'_>> {
         let id = self.free.pop()?;
         permit.forget();
-        *self.lock(id) = State::Waiting(None);
+        *self.lock(id) = State::Waiting(None, Flight::NONE);
         Some(Slot { slots: self, id })
+    }
+
+    /// Takes note that `request` is about to be submitted for slot `token`.
+    pub(super) fn begin(&self, token: u64, request: &Request) {
+        let flight = self.ledger.begun(request);
+        if let State::Waiting(_, known) = &mut *self.lock(token as u32) {
+            *known = flight;
+        }
     }
 
     /// Hands the completion of the request in its slot to whoever waits for it. A request that has
     /// ended already, because the lane was closed, stays as it ended.
     pub(super) fn complete(&self, done: Completion) {
         let id = done.token as u32;
+        let place = done.result.as_ref().ok().copied();
         let mut state = self.lock(id);
         match mem::replace(&mut *state, State::Free) {
-            State::Waiting(waker) => {
+            State::Waiting(waker, flight) => {
                 *state = State::Done(done);
                 drop(state);
+                self.ledger.ended(flight, place);
                 if let Some(waker) = waker {
                     waker.wake();
                 }
             }
-            State::Orphaned => {
+            State::Orphaned(flight) => {
                 drop(state);
+                self.ledger.ended(flight, place);
                 // Nobody will look: the buffer goes back to the pool.
                 drop(done);
                 self.release(id);
@@ -84,7 +114,7 @@ impl Slots {
     pub(super) fn close(&self, end: impl Fn(u64) -> Completion) {
         self.permits.close();
         for id in 0..self.states.len() as u32 {
-            if matches!(*self.lock(id), State::Waiting(_)) {
+            if matches!(*self.lock(id), State::Waiting(..)) {
                 self.complete(end(id.into()));
             }
         }
@@ -116,20 +146,27 @@ impl Slot<'_> {
         self.id.into()
     }
 
-    /// The completion, if there is one; otherwise it will wake `cx`.
-    pub(super) fn poll(&self, cx: &mut Context<'_>) -> Poll<Completion> {
+}
+
+impl Place for Slot<'_> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Completion> {
         let mut state = self.slots.lock(self.id);
         match mem::replace(&mut *state, State::Free) {
             State::Done(done) => {
                 // The slot itself is released when this handle is dropped.
                 Poll::Ready(done)
             }
-            State::Waiting(Some(waker)) if waker.will_wake(cx.waker()) => {
-                *state = State::Waiting(Some(waker));
+            State::Waiting(Some(waker), flight) if waker.will_wake(cx.waker()) => {
+                *state = State::Waiting(Some(waker), flight);
                 Poll::Pending
             }
-            _ => {
-                *state = State::Waiting(Some(cx.waker().clone()));
+            State::Waiting(_, flight) => {
+                *state = State::Waiting(Some(cx.waker().clone()), flight);
+                Poll::Pending
+            }
+            // Polled again after its end, which no future here does.
+            ended @ (State::Free | State::Orphaned(_)) => {
+                *state = ended;
                 Poll::Pending
             }
         }
@@ -140,8 +177,8 @@ impl Drop for Slot<'_> {
     fn drop(&mut self) {
         let mut state = self.slots.lock(self.id);
         let before = mem::replace(&mut *state, State::Free);
-        if let State::Waiting(_) = before {
-            *state = State::Orphaned;
+        if let State::Waiting(_, flight) = before {
+            *state = State::Orphaned(flight);
             return;
         }
         drop(state);

@@ -10,8 +10,12 @@ use crate::{
 };
 
 mod virtio;
+mod waiting;
 
 pub(crate) use virtio::{Tag, VirtioQueue};
+pub(crate) use waiting::{LOOKS_PER_PAUSE, NAP};
+
+use waiting::Rest;
 
 /// A queue of an open device, owned by one thread.
 ///
@@ -46,6 +50,7 @@ pub struct IoQueue {
     queue: Queue,
     /// What a slower path hands to [`poll`](Self::poll); empty otherwise.
     out: Option<Completion>,
+    rest: Rest,
 }
 
 /// What does the work.
@@ -62,6 +67,7 @@ enum Queue {
 impl From<VirtioQueue> for IoQueue {
     fn from(queue: VirtioQueue) -> Self {
         Self {
+            rest: Rest::new(queue.info().wait),
             queue: Queue::Virtio(queue),
             out: None,
         }
@@ -71,6 +77,7 @@ impl From<VirtioQueue> for IoQueue {
 impl From<KernelQueue> for IoQueue {
     fn from(queue: KernelQueue) -> Self {
         Self {
+            rest: Rest::new(queue.info().wait),
             queue: Queue::Kernel(queue.into()),
             out: None,
         }
@@ -221,21 +228,6 @@ impl IoQueue {
             Queue::Kernel(queue) => poll_kernel(queue, &mut self.out),
         }
         self.out.take()
-    }
-
-    /// Asks for an interrupt at the next completion and waits for it, for an announcement of the
-    /// device, or until the time of a request is up, for `timeout` at the most; returns at once if
-    /// something is to be polled already. Only on a queue that was opened with
-    /// [`Interrupts::PerQueue`](crate::Interrupts::PerQueue). It may return early; what it means
-    /// is: poll. What the device announces, or that it has gone, is noticed when this returns.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Unsupported`] if the queue has no interrupt.
-    pub fn wait(&mut self, timeout: Duration) -> Result<()> {
-        match &mut self.queue {
-            Queue::Virtio(queue) => queue.wait(timeout),
-            Queue::Kernel(_) => Ok(()),
-        }
     }
 
     /// Resets the device and sets it up again, for all of its queues: what to do about a device

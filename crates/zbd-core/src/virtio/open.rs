@@ -3,7 +3,8 @@
 use std::{sync::Arc, time::Duration, time::Instant};
 
 use vfio_virtio::{
-    Data, DmaArena, DmaBuffer, Negotiation, PciFunction, QueueOptions, RunningDevice,
+    ConfiguredDevice, Data, DmaArena, DmaBuffer, Negotiation, PciFunction, QueueOptions,
+    RunningDevice,
 };
 
 use super::{
@@ -12,8 +13,8 @@ use super::{
     negotiate, report_len, zones_per_report,
 };
 use crate::{
-    Backend, DeviceInfo, Error, ErrorKind, Interrupts, OpenOptions, Result, Zone, ZoneId,
-    ZonedInfo, info::ZoneShape, io_queue::Tag,
+    Backend, DeviceInfo, Error, ErrorKind, OpenOptions, Result, WaitPolicy, Zone, ZoneId,
+    ZonedInfo, info::ZoneShape, io_queue::Tag, wait,
 };
 
 /// The virtio device ID of a block device (VIRTIO 1.3, 5.2.1).
@@ -53,10 +54,7 @@ pub(crate) fn open(
             ),
         ));
     }
-    configured.enable_interrupts(match options.interrupts {
-        Interrupts::Off => 0,
-        Interrupts::PerQueue => options.queues,
-    })?;
+    let interrupts = enable_interrupts(&mut configured, options)?;
     for _ in 0..options.queues {
         let mut queue = QueueOptions::default();
         queue.size = options.queue_size;
@@ -107,6 +105,9 @@ pub(crate) fn open(
         lifetime: features.contains(config::LIFETIME),
         max_queues,
         queues: options.queues,
+        wait: options.wait,
+        interrupts,
+        wait_method: wait::method(options.wait),
         queue_depth: queues.first().map_or(0, BlkQueue::slots),
         features: config::names(features).collect(),
         memory_len: device.arena().len_bytes(),
@@ -118,6 +119,22 @@ pub(crate) fn open(
         device,
         queues,
     })
+}
+
+/// Prepares interrupts of queues that are waited for by them. True if queues have some: a device
+/// without can be waited for adaptively all the same, by looking at it again and again.
+fn enable_interrupts(configured: &mut ConfiguredDevice, options: &OpenOptions) -> Result<bool> {
+    if options.wait != WaitPolicy::Poll {
+        match configured.enable_interrupts(options.queues) {
+            Ok(()) => return Ok(true),
+            Err(error)
+                if error.kind() == vfio_virtio::ErrorKind::Unsupported
+                    && options.wait == WaitPolicy::Adaptive => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    configured.enable_interrupts(0)?;
+    Ok(false)
 }
 
 /// Asks for all zones and keeps what does not change of them.

@@ -1,8 +1,6 @@
 //! One virtqueue of a block device.
 
-use std::time::Duration;
-
-use vfio_virtio::{Data, DmaBuffer, Ended, Rejected, Result, Tail, Virtqueue};
+use vfio_virtio::{Data, DmaBuffer, Ended, EventFd, Rejected, Result, Tail, Virtqueue};
 
 use super::{RequestType, Status};
 use crate::Sector;
@@ -114,12 +112,25 @@ impl<C: Copy + Default> BlkQueue<C> {
         self.ring.renew()
     }
 
-    /// As [`Virtqueue::wait`].
-    ///
-    /// # Errors
-    /// As [`Virtqueue::wait`].
-    pub fn wait(&mut self, timeout: Duration) -> Result<()> {
-        self.ring.wait(timeout)
+    /// As [`Virtqueue::interrupt`].
+    pub fn interrupt(&self) -> Option<&EventFd> {
+        self.ring.interrupt()
+    }
+
+    /// As [`Virtqueue::arm`].
+    pub fn arm(&mut self) -> bool {
+        self.ring.arm()
+    }
+
+    /// As [`Virtqueue::disarm`].
+    pub fn disarm(&mut self) {
+        self.ring.disarm();
+    }
+
+    /// As [`Virtqueue::popped`].
+    #[inline]
+    pub fn popped(&self) -> u64 {
+        self.ring.popped()
     }
 
     /// The queue's number.

@@ -41,8 +41,16 @@ mod uring;
 pub(crate) use alarm::Alarm;
 pub use method::{NoIoUring, WaitMethod};
 pub use policy::WaitPolicy;
-pub(crate) use sleeper::Sleeper;
+pub(crate) use sleeper::{Sleeper, Watched};
 pub(crate) use spin::SpinBudget;
+
+/// How a thread sleeps that waits by `policy`; `None` if it never does.
+pub(crate) fn method(policy: WaitPolicy) -> Option<WaitMethod> {
+    match policy {
+        WaitPolicy::Poll => None,
+        _ => Some(Sleeper::new(Vec::new()).ok()?.method()),
+    }
+}
 
 /// What `protocol` is made of; its model puts loom's in this place.
 mod sync {

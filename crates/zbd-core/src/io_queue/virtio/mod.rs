@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use vfio_virtio::{Data, DmaArena, DmaBuffer, RunningDevice};
+use vfio_virtio::{Data, DmaArena, DmaBuffer, EventFd, RunningDevice};
 
 use crate::{
     Completion, DeviceEvent, DeviceInfo, ErrorKind, Rejected, Request, Result, Sector,
@@ -115,25 +115,37 @@ impl VirtioQueue {
         self.queue.in_flight() < self.queue.slots()
     }
 
-    pub(crate) fn wait(&mut self, timeout: Duration) -> Result<()> {
+    pub(crate) fn interrupt(&self) -> Option<&EventFd> {
+        self.queue.interrupt()
+    }
+
+    /// Whether there is nothing to be polled; if so, an interrupt comes at the next completion.
+    pub(crate) fn arm(&mut self) -> bool {
         let seen = self.seen;
+        let is_idle = self.queue.arm();
+        // What is announced from now on is an interrupt, too.
         self.look();
-        if !self.ended.is_empty() || self.seen != seen {
-            return Ok(());
-        }
-        let begun = self.opened.elapsed();
-        let left = self.next_due.remaining(begun);
-        let timeout = left.map_or(timeout, |left| timeout.min(left));
-        self.queue.wait(timeout)?;
-        // Who waits polls too seldom for what polling looks at every so often.
+        is_idle && self.ended.is_empty() && self.seen == seen
+    }
+
+    pub(crate) fn disarm(&mut self) {
+        self.queue.disarm();
+    }
+
+    pub(crate) fn time_left(&self) -> Option<Duration> {
+        self.next_due.remaining(self.opened.elapsed())
+    }
+
+    pub(crate) fn look_closely(&mut self, is_late: bool) {
         self.look();
-        if self.opened.elapsed() - begun >= timeout
-            && self.broken.is_none()
-            && self.queue.in_flight() > 0
-        {
+        if is_late && self.broken.is_none() && self.queue.in_flight() > 0 {
             self.check_device();
         }
-        Ok(())
+    }
+
+    #[inline]
+    pub(crate) fn returned(&self) -> u64 {
+        self.queue.popped()
     }
 
     pub(crate) fn doorbells(&self) -> u64 {

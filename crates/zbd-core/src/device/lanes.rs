@@ -2,21 +2,28 @@
 //!
 //! Each queue is owned by one thread, its lane's. Requests come to it through a bounded queue and
 //! are shown to the device in batches, whatever has gathered; completions go to the slots of their
-//! requests. While nothing is in flight and nothing comes, the thread sleeps.
+//! requests. When nothing comes, the thread spins and sleeps as the device's wait policy says.
 
 use std::{
     sync::{
         Arc, PoisonError, RwLock, Weak,
         atomic::{AtomicUsize, Ordering},
     },
+    task::{Context, Poll},
     thread::{self, JoinHandle},
+    time::Duration,
 };
 
 use tokio::sync::broadcast;
 use vfio_virtio::{DmaArena, RunningDevice};
 
-use super::lane::{self, Control, Lane};
-use crate::{DeviceEvent, DeviceInfo, Error, ErrorKind, IoQueue, Result};
+use super::{
+    accounts::{Accounts, Books},
+    driver::{Drive, Driver, Place},
+    lane::{self, Control, Lane},
+    slots::Slot,
+};
+use crate::{Completion, DeviceEvent, DeviceInfo, Error, ErrorKind, IoQueue, Request, Result};
 
 /// How many events a receiver may be behind; the oldest go first.
 const EVENTS_KEPT: usize = 16;
@@ -27,12 +34,17 @@ struct Driven {
     thread: Option<JoinHandle<()>>,
 }
 
+/// A thread for each queue: what drives a device that is used from many threads.
+#[derive(Clone)]
+pub struct Lanes(Arc<Engine>);
+
 /// The lanes of a device.
-pub(super) struct Engine {
+struct Engine {
     lanes: Vec<Driven>,
     next: AtomicUsize,
     shared: Arc<Shared>,
     memory: DmaArena,
+    books: Books,
     /// The queues hold the device, so that it can be closed under the hands of its users when it
     /// is wanted back.
     device: Option<Weak<RunningDevice>>,
@@ -53,7 +65,7 @@ impl Shared {
     }
 }
 
-impl Engine {
+impl Lanes {
     pub(super) fn start(queues: Vec<IoQueue>) -> Result<Self> {
         let Some(first) = queues.first() else {
             return Err(Error::new(
@@ -67,7 +79,8 @@ impl Engine {
                 "a queue with requests in flight cannot be shared",
             ));
         }
-        let mut engine = Self {
+        let books = Books::new(first.info());
+        let mut engine = Engine {
             shared: Arc::new(Shared {
                 info: RwLock::new(Arc::clone(first.info())),
                 events: broadcast::Sender::new(EVENTS_KEPT),
@@ -76,23 +89,25 @@ impl Engine {
             device: first.device().map(Arc::downgrade),
             lanes: Vec::new(),
             next: AtomicUsize::new(0),
+            books: books.clone(),
         };
         let lanes: Vec<_> = queues
             .iter()
-            .map(|queue| Arc::new(Lane::new(queue.depth())))
-            .collect();
+            .map(|queue| Ok(Arc::new(Lane::new(queue.depth(), books.clone())?)))
+            .collect::<Result<_>>()?;
         let noticing = lanes.clone();
         if let Some(device) = first.device() {
             device.on_attention(move || noticing.iter().for_each(|lane| lane.notice()));
         }
         for ((i, queue), lane) in queues.into_iter().enumerate().zip(lanes) {
             let driven = Arc::clone(&lane);
+            let sleeper = queue.sleeper(lane.alarm())?;
             // One of them speaks for all.
             let shared = (i == 0).then(|| Arc::clone(&engine.shared));
             // If this fails, dropping the engine ends the threads that did start.
             let thread = thread::Builder::new()
                 .name(format!("zbd-lane-{i}"))
-                .spawn(move || lane::drive(&driven, queue, shared.as_deref()))
+                .spawn(move || lane::drive(&driven, queue, sleeper, shared.as_deref()))
                 .map_err(|e| {
                     Error::new(ErrorKind::Io, "cannot start a polling thread").with_source(e)
                 })?;
@@ -101,49 +116,71 @@ impl Engine {
                 thread: Some(thread),
             });
         }
-        Ok(engine)
+        Ok(Self(Arc::new(engine)))
     }
 
     /// The lane that takes the next request.
-    pub(super) fn lane(&self) -> &Lane {
-        let next = match self.lanes.len() {
+    fn lane(&self) -> &Lane {
+        let next = match self.0.lanes.len() {
             1 => 0,
-            lanes => self.next.fetch_add(1, Ordering::Relaxed) % lanes,
+            lanes => self.0.next.fetch_add(1, Ordering::Relaxed) % lanes,
         };
-        &self.lanes[next].lane
+        &self.0.lanes[next].lane
+    }
+}
+
+/// A slot of one of the lanes.
+pub struct LaneSlot<'a> {
+    lane: &'a Lane,
+    slot: Slot<'a>,
+}
+
+impl Place for LaneSlot<'_> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Completion> {
+        self.slot.poll(cx)
+    }
+}
+
+impl Driver for Lanes {}
+
+impl Drive for Lanes {
+    type Slot<'a> = LaneSlot<'a>;
+
+    async fn acquire(&self) -> Result<LaneSlot<'_>> {
+        let lane = self.lane();
+        match lane.slots().acquire().await {
+            Some(slot) => Ok(LaneSlot { lane, slot }),
+            None => Err(lane.ended()),
+        }
     }
 
-    pub(super) fn info(&self) -> Arc<DeviceInfo> {
-        let info = self.shared.info.read();
+    fn try_acquire(&self) -> Result<Option<LaneSlot<'_>>> {
+        let lane = self.lane();
+        match lane.slots().try_acquire() {
+            Ok(slot) => Ok(slot.map(|slot| LaneSlot { lane, slot })),
+            Err(_) => Err(lane.ended()),
+        }
+    }
+
+    fn submit(&self, slot: &LaneSlot<'_>, request: Request, timeout: Option<Duration>) {
+        slot.lane.submit(slot.slot.token(), request, timeout);
+    }
+
+    fn info(&self) -> Arc<DeviceInfo> {
+        let info = self.0.shared.info.read();
         Arc::clone(&info.unwrap_or_else(PoisonError::into_inner))
     }
 
-    pub(super) fn events(&self) -> broadcast::Receiver<DeviceEvent> {
-        self.shared.events.subscribe()
+    fn accounts(&self) -> &Accounts {
+        self.0.books.accounts()
     }
 
-    /// Resets the device, and waits until all queues work again.
-    pub(super) async fn recover(&self) -> Result<()> {
-        let mut outcome = Ok(());
-        for (driven, i) in self.lanes.iter().zip(0..) {
-            let done = match i {
-                0 => driven.lane.control(Control::Recover).await,
-                // All lanes attend to a reset by themselves; this waits until they have.
-                _ => driven.lane.control(Control::Attend).await,
-            };
-            outcome = outcome.and(done);
-        }
-        outcome
+    fn memory(&self) -> &DmaArena {
+        &self.0.memory
     }
 
-    pub(super) fn memory(&self) -> &DmaArena {
-        &self.memory
-    }
-
-    /// The virtio device, unless it has been closed because it is gone; none if the kernel drives
-    /// the device.
-    pub(super) fn device(&self) -> Result<Option<Arc<RunningDevice>>> {
-        let Some(device) = &self.device else {
+    fn device(&self) -> Result<Option<Arc<RunningDevice>>> {
+        let Some(device) = &self.0.device else {
             return Ok(None);
         };
         match device.upgrade() {
@@ -155,11 +192,27 @@ impl Engine {
         }
     }
 
-    pub(super) fn doorbells(&self) -> u64 {
-        self.lanes
-            .iter()
-            .map(|driven| driven.lane.doorbells())
-            .sum()
+    fn events(&self) -> broadcast::Receiver<DeviceEvent> {
+        self.0.shared.events.subscribe()
+    }
+
+    /// Resets the device, and waits until all queues work again.
+    async fn recover(&self) -> Result<()> {
+        let mut outcome = Ok(());
+        for (driven, i) in self.0.lanes.iter().zip(0..) {
+            let done = match i {
+                0 => driven.lane.control(Control::Recover).await,
+                // All lanes attend to a reset by themselves; this waits until they have.
+                _ => driven.lane.control(Control::Attend).await,
+            };
+            outcome = outcome.and(done);
+        }
+        outcome
+    }
+
+    fn doorbells(&self) -> u64 {
+        let lanes = self.0.lanes.iter();
+        lanes.map(|driven| driven.lane.doorbells()).sum()
     }
 }
 

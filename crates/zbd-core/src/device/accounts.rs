@@ -1,0 +1,435 @@
+//! What is known of zones between reports: what is in flight on each, and which hold the device's
+//! open and active resources.
+//!
+//! A request costs two counts. The ledger behind its lock is for what is rare: a zone that has not
+//! been written to yet, a command, a zone that is full.
+
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicBool, AtomicU32, Ordering},
+};
+
+use event_listener::{Event, EventListener};
+use tokio::sync::Mutex as Lock;
+
+use crate::{
+    DeviceInfo, Error, ErrorKind, Request, Sector, SectorCount, Zone, ZoneAction, ZoneId,
+    ZoneState, ZonedInfo, units::SECTOR_LEN,
+};
+
+/// How many zones an error names; there can be thousands.
+const NAMED: usize = 16;
+
+/// What a request in flight means for the zones.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Flight {
+    zone: u32,
+    sectors: u32,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// Changes no zone.
+    Other,
+    /// Moves a write pointer.
+    Write,
+    Manage(ZoneAction),
+    /// Changes many zones.
+    All,
+}
+
+/// No zone has this number: a device has fewer (see `MOST_ZONES`).
+const NO_ZONE: u32 = u32::MAX;
+
+impl Flight {
+    pub(super) const NONE: Self = Self {
+        zone: NO_ZONE,
+        sectors: 0,
+        kind: Kind::Other,
+    };
+}
+
+#[derive(Debug, Default)]
+struct Cell {
+    in_flight: AtomicU32,
+    /// Whether the zone holds an active resource, and may be written without another look.
+    is_admitted: AtomicBool,
+}
+
+/// What a zone holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    Nothing,
+    /// An active resource, and an open one while it is written to, which the device can take back.
+    Active,
+    /// Both, until a command says otherwise.
+    Explicit,
+}
+
+#[derive(Debug, Default)]
+struct Ledger {
+    standings: Vec<Standing>,
+    active: u32,
+    explicit: u32,
+    /// Whether the standings are the device's.
+    is_true: bool,
+    /// Changes with them.
+    version: u64,
+}
+
+impl Ledger {
+    fn set(&mut self, zone: ZoneId, to: Standing) {
+        let Some(standing) = self.standings.get_mut(zone.0 as usize) else {
+            return;
+        };
+        let count = |standing: Standing| {
+            let active = u32::from(standing != Standing::Nothing);
+            (active, u32::from(standing == Standing::Explicit))
+        };
+        let (before, after) = (count(*standing), count(to));
+        self.active = self.active - before.0 + after.0;
+        self.explicit = self.explicit - before.1 + after.1;
+        *standing = to;
+        self.version += 1;
+    }
+
+    fn holders(&self, is_holder: impl Fn(Standing) -> bool) -> Vec<ZoneId> {
+        let all = self.standings.iter().zip(0..);
+        all.filter(|(standing, _)| is_holder(**standing))
+            .map(|(_, zone)| ZoneId(zone))
+            .collect()
+    }
+}
+
+/// What became of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    Sure,
+    Failed,
+}
+
+/// Why a zone cannot be written to now.
+#[derive(Debug)]
+pub(super) enum Obstacle {
+    /// What is known may not be so any more: ask the device, then try again.
+    Unknown,
+    /// The device's resources are taken.
+    Taken(Error),
+}
+
+/// The accounts of a device's zones.
+#[derive(Debug)]
+pub struct Accounts {
+    cells: Box<[Cell]>,
+    is_limited: bool,
+    ledger: Mutex<Ledger>,
+    /// Told when a zone gives its resources back.
+    freed: Event,
+    /// Told when nothing is in flight on some zone.
+    settled: Event,
+    lines: Lines,
+}
+
+/// Where those wait who come second: a lock's waiters get it in their order.
+#[derive(Debug, Default)]
+pub(super) struct Lines {
+    pub(super) memory: Lock<()>,
+    pub(super) zones: Lock<()>,
+}
+
+impl Accounts {
+    pub(super) fn new(zoned: Option<&ZonedInfo>) -> Self {
+        let zones = zoned.map_or(0, |zoned| zoned.zone_count);
+        Self {
+            cells: (0..zones).map(|_| Cell::default()).collect(),
+            is_limited: zoned
+                .is_some_and(|zoned| zoned.max_open.is_some() || zoned.max_active.is_some()),
+            ledger: Mutex::default(),
+            freed: Event::new(),
+            settled: Event::new(),
+            lines: Lines::default(),
+        }
+    }
+
+    /// What `request` means for the zones.
+    #[inline]
+    fn flight(request: &Request, zoned: Option<&ZonedInfo>) -> Flight {
+        let Some(zoned) = zoned else {
+            return Flight::NONE;
+        };
+        let sectors = |len: usize| (len as u64 / SECTOR_LEN) as u32;
+        let zone_of = |at| zoned.zone_of(at).map_or(NO_ZONE, |zone| zone.0);
+        let (zone, sectors, kind) = match request {
+            Request::Append { zone, buffer } => (zone.0, sectors(buffer.len()), Kind::Write),
+            Request::Write { at, buffer } => (zone_of(*at), sectors(buffer.len()), Kind::Write),
+            Request::Read { at, .. } => (zone_of(*at), 0, Kind::Other),
+            Request::Manage { zone, action } => (zone.0, 0, Kind::Manage(*action)),
+            Request::ResetAll | Request::SecureErase { .. } => (NO_ZONE, 0, Kind::All),
+            _ => return Flight::NONE,
+        };
+        Flight {
+            zone,
+            sectors,
+            kind,
+        }
+    }
+
+    /// Counts a request that is about to be submitted. [`ended`](Self::ended) follows in any case.
+    #[inline]
+    fn begun(&self, flight: Flight) {
+        if let Some(cell) = self.cells.get(flight.zone as usize) {
+            cell.in_flight.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Takes note of how a request ended.
+    #[inline]
+    fn ended(&self, flight: Flight, place: Option<Sector>, zoned: Option<&ZonedInfo>) {
+        if self.is_limited && flight.kind != Kind::Other {
+            match (flight.kind, place, zoned) {
+                (Kind::Write, Some(at), Some(zoned)) => {
+                    let end = at + SectorCount(flight.sectors.into());
+                    if zoned.capacity_end(ZoneId(flight.zone)) == Some(end) {
+                        self.note(flight, Outcome::Sure);
+                    }
+                }
+                (_, Some(_), _) => self.note(flight, Outcome::Sure),
+                (_, None, _) => self.note(flight, Outcome::Failed),
+            }
+        }
+        if let Some(cell) = self.cells.get(flight.zone as usize)
+            // Release: whoever sees that nothing is in flight sees what this request did.
+            && cell.in_flight.fetch_sub(1, Ordering::Release) == 1
+        {
+            self.settled.notify(usize::MAX);
+        }
+    }
+
+    /// Takes note of what changed what zones hold, or may have.
+    #[cold]
+    fn note(&self, flight: Flight, outcome: Outcome) {
+        let mut ledger = self.ledger();
+        let zone = ZoneId(flight.zone);
+        self.forget(zone);
+        match (flight.kind, outcome) {
+            (Kind::Other, _) => {}
+            (
+                // A write that filled its zone.
+                Kind::Write | Kind::Manage(ZoneAction::Finish | ZoneAction::Reset),
+                Outcome::Sure,
+            ) => ledger.set(zone, Standing::Nothing),
+            (Kind::Manage(ZoneAction::Open), Outcome::Sure) => {
+                ledger.set(zone, Standing::Explicit);
+                // That leaves less for all others.
+                self.forget_all();
+            }
+            // A closed zone may have become an empty one, and what an error leaves nobody knows: the
+            // device is to be asked.
+            (Kind::Manage(ZoneAction::Close), _) | (_, Outcome::Failed) | (Kind::All, _) => {
+                ledger.is_true = false;
+                ledger.version += 1;
+                if flight.kind == Kind::All {
+                    self.forget_all();
+                }
+            }
+        }
+        drop(ledger);
+        self.freed.notify(usize::MAX);
+    }
+
+    fn forget(&self, zone: ZoneId) {
+        if let Some(cell) = self.cells.get(zone.0 as usize) {
+            cell.is_admitted.store(false, Ordering::Relaxed);
+        }
+    }
+
+    fn forget_all(&self) {
+        for cell in &self.cells {
+            cell.is_admitted.store(false, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether `zone` can be written to as far as the device's limits are concerned, without another
+    /// look.
+    #[inline]
+    pub(super) fn is_admitted(&self, zone: ZoneId) -> bool {
+        !self.is_limited
+            || self
+                .cells
+                .get(zone.0 as usize)
+                // A zone that does not exist is refused elsewhere.
+                .is_none_or(|cell| cell.is_admitted.load(Ordering::Relaxed))
+    }
+
+    /// Counts `zone` as one that is written to, if the device's limits allow it.
+    pub(super) fn admit(&self, zone: ZoneId, zoned: &ZonedInfo) -> Result<(), Obstacle> {
+        let mut ledger = self.ledger();
+        if !ledger.is_true {
+            return Err(Obstacle::Unknown);
+        }
+        let Some(standing) = ledger.standings.get(zone.0 as usize).copied() else {
+            return Ok(());
+        };
+        if standing == Standing::Nothing
+            && let Some(max) = zoned.max_active
+            && ledger.active >= max
+        {
+            let holders = ledger.holders(|standing| standing != Standing::Nothing);
+            ledger.is_true = false;
+            return Err(Obstacle::Taken(active_limit(zone, max, &holders)));
+        }
+        if standing != Standing::Explicit
+            && let Some(max) = zoned.max_open
+            && ledger.explicit >= max
+        {
+            let holders = ledger.holders(|standing| standing == Standing::Explicit);
+            ledger.is_true = false;
+            return Err(Obstacle::Taken(open_limit(zone, max, &holders)));
+        }
+        if standing == Standing::Nothing {
+            ledger.set(zone, Standing::Active);
+        }
+        if let Some(cell) = self.cells.get(zone.0 as usize) {
+            cell.is_admitted.store(true, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// A number that changes when what zones hold does.
+    pub(super) fn version(&self) -> u64 {
+        self.ledger().version
+    }
+
+    /// Takes over what the device says of all its zones, in a report that was begun at `version`.
+    /// Zones that have been admitted and are being written to hold their resources although the
+    /// device may not know yet.
+    /// If something else has changed meanwhile, that has to be done again, unless it is enough.
+    pub(super) fn take_over(&self, report: &[Zone], version: u64, is_enough: bool) {
+        let mut ledger = self.ledger();
+        if ledger.version != version && ledger.is_true {
+            return;
+        }
+        let is_current = ledger.version == version || is_enough;
+        let mut standings = Vec::with_capacity(report.len());
+        for zone in report {
+            let cell = self.cells.get(zone.id.0 as usize);
+            let is_coming = cell.is_some_and(|cell| {
+                cell.is_admitted.load(Ordering::Relaxed)
+                    && cell.in_flight.load(Ordering::Relaxed) > 0
+            });
+            standings.push(match zone.state {
+                ZoneState::ExplicitlyOpen => Standing::Explicit,
+                ZoneState::ImplicitlyOpen | ZoneState::Closed => Standing::Active,
+                ZoneState::Empty if is_coming => Standing::Active,
+                _ => Standing::Nothing,
+            });
+            if standings.last() == Some(&Standing::Nothing) {
+                self.forget(zone.id);
+            }
+        }
+        let count = |standing| {
+            let all = standings.iter();
+            all.filter(|known| **known == standing).count() as u32
+        };
+        ledger.explicit = count(Standing::Explicit);
+        ledger.active = count(Standing::Active) + ledger.explicit;
+        ledger.standings = standings;
+        ledger.is_true = is_current;
+        ledger.version += u64::from(!is_current);
+    }
+
+    pub(super) fn is_limited(&self) -> bool {
+        self.is_limited
+    }
+
+    pub(super) fn lines(&self) -> &Lines {
+        &self.lines
+    }
+
+    /// Told when resources may have become free.
+    pub(super) fn on_freed(&self) -> EventListener {
+        self.freed.listen()
+    }
+
+    /// Whether nothing is in flight on `zone`.
+    pub(super) fn is_settled(&self, zone: ZoneId) -> bool {
+        self.cells
+            .get(zone.0 as usize)
+            // Acquire: pairs with `ended`.
+            .is_none_or(|cell| cell.in_flight.load(Ordering::Acquire) == 0)
+    }
+
+    /// Told when nothing is in flight on some zone.
+    pub(super) fn on_settled(&self) -> EventListener {
+        self.settled.listen()
+    }
+
+    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        // No code that can panic runs under the lock.
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The accounts and what the device is like, for those who only keep them.
+#[derive(Clone, Debug)]
+pub(super) struct Books {
+    accounts: Arc<Accounts>,
+    /// Of which the zones are what they were when the device was opened.
+    info: Arc<DeviceInfo>,
+}
+
+impl Books {
+    pub(super) fn new(info: &Arc<DeviceInfo>) -> Self {
+        Self {
+            accounts: Arc::new(Accounts::new(info.zoned.as_ref())),
+            info: Arc::clone(info),
+        }
+    }
+
+    pub(super) fn accounts(&self) -> &Accounts {
+        &self.accounts
+    }
+
+    /// Counts a request that is about to be submitted.
+    #[inline]
+    pub(super) fn begun(&self, request: &Request) -> Flight {
+        let flight = Accounts::flight(request, self.info.zoned.as_ref());
+        self.accounts.begun(flight);
+        flight
+    }
+
+    /// Takes note of how a request ended: where, if it was carried out.
+    #[inline]
+    pub(super) fn ended(&self, flight: Flight, place: Option<Sector>) {
+        self.accounts.ended(flight, place, self.info.zoned.as_ref());
+    }
+}
+
+fn named(zones: &[ZoneId]) -> String {
+    let mut names: Vec<_> = zones.iter().take(NAMED).map(ToString::to_string).collect();
+    if zones.len() > NAMED {
+        names.push(format!("and {} more", zones.len() - NAMED));
+    }
+    names.join(", ")
+}
+
+pub(super) fn active_limit(zone: ZoneId, max: u32, holders: &[ZoneId]) -> Error {
+    Error::new(
+        ErrorKind::ActiveLimit,
+        format!(
+            "zone {zone} cannot be written to: the device allows {max} active zones, and these are: {}; finish or reset one of them",
+            named(holders)
+        ),
+    )
+}
+
+pub(super) fn open_limit(zone: ZoneId, max: u32, holders: &[ZoneId]) -> Error {
+    Error::new(
+        ErrorKind::OpenLimit,
+        format!(
+            "zone {zone} cannot be opened: the device allows {max} open zones, and these are explicitly open: {}; close, finish or reset one of them",
+            named(holders)
+        ),
+    )
+}

@@ -1,0 +1,152 @@
+//! Waiting for what a request needs besides a slot: DMA memory, and zones that the device has
+//! resources for.
+
+use vfio_virtio::DmaBuffer;
+
+use super::{
+    Driver, ZonedDevice,
+    accounts::{self, Obstacle},
+    driver::Drive,
+};
+use crate::{Error, ErrorKind, Result, Sector, ZoneId, ZoneState, ZoneType};
+
+/// How often what zones hold may change while the device is asked for it, before its answer is
+/// taken as it is.
+const ASKED_MOST: u32 = 3;
+
+impl<D: Driver> ZonedDevice<D> {
+    /// A buffer of the device's DMA memory, waited for, first come, first served, if all that would
+    /// do is in use. Its contents are whatever they were.
+    ///
+    /// # Errors
+    /// [`ErrorKind::OutOfMemory`] when the memory is too small for it.
+    ///
+    /// # Cancellation
+    /// Loses the place in the line; nothing else happens.
+    pub async fn wait_for_buffer(&self, len_bytes: usize) -> Result<DmaBuffer> {
+        let memory = self.memory();
+        let lines = self.driver.accounts().lines();
+        if let Ok(turn) = lines.memory.try_lock() {
+            match self.buffer(len_bytes) {
+                Err(error) if error.kind() == ErrorKind::OutOfMemory => drop(turn),
+                done => return done,
+            }
+        }
+        let _turn = lines.memory.lock().await;
+        loop {
+            // Listen, look again, and only then wait: what is freed in between is heard.
+            let freed = memory.on_freed();
+            match self.buffer(len_bytes) {
+                Err(error)
+                    if error.kind() == ErrorKind::OutOfMemory && len_bytes <= memory.largest() =>
+                {
+                    freed.await;
+                }
+                done => return done,
+            }
+        }
+    }
+
+    /// The zone that contains `at`, if it is one with a write pointer.
+    #[inline]
+    pub(super) fn sequential_zone(&self, at: Sector) -> Option<ZoneId> {
+        let accounts = self.driver.accounts();
+        if !accounts.is_limited() {
+            return None;
+        }
+        let info = self.info();
+        let zoned = info.zoned.as_ref()?;
+        let zone = zoned.zone_of(at)?;
+        (zoned.zone_type(zone)? != ZoneType::Conventional).then_some(zone)
+    }
+
+    /// Counts `zone` among those that are written to, or says which zones are in its way.
+    #[cold]
+    pub(super) async fn admit(&self, zone: ZoneId) -> Result<()> {
+        let info = self.info();
+        let Ok(zoned) = info.zoned() else {
+            // What is wrong is told when the request is submitted.
+            return Ok(());
+        };
+        let accounts = self.driver.accounts();
+        let mut asked = 0;
+        loop {
+            match accounts.admit(zone, zoned) {
+                Ok(()) => return Ok(()),
+                Err(Obstacle::Taken(error)) if asked > 0 => return Err(error),
+                // What is known may be old: another look before anybody is refused.
+                Err(Obstacle::Taken(_) | Obstacle::Unknown) => {
+                    asked += 1;
+                    let version = accounts.version();
+                    let report = self.report(..).await?;
+                    accounts.take_over(&report, version, asked >= ASKED_MOST);
+                }
+            }
+        }
+    }
+
+    pub(super) async fn reserve(&self, zone: ZoneId) -> Result<()> {
+        let accounts = self.driver.accounts();
+        if accounts.is_admitted(zone) {
+            return Ok(());
+        }
+        let _turn = accounts.lines().zones.lock().await;
+        loop {
+            let freed = accounts.on_freed();
+            match self.admit(zone).await {
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::ActiveLimit | ErrorKind::OpenLimit) =>
+                {
+                    freed.await;
+                }
+                done => return done,
+            }
+        }
+    }
+
+    pub(super) async fn settle(&self, zone: ZoneId) {
+        let accounts = self.driver.accounts();
+        loop {
+            let settled = accounts.on_settled();
+            if accounts.is_settled(zone) {
+                return;
+            }
+            settled.await;
+        }
+    }
+
+    /// An error of a request that would have opened `zone`, with the zones that were in its way if
+    /// there were such. Devices differ in what they say where their resources are taken: QEMU says
+    /// nothing of it.
+    #[cold]
+    pub(super) async fn explain(&self, zone: ZoneId, error: Error) -> Error {
+        let is_limit = matches!(error.kind(), ErrorKind::ActiveLimit | ErrorKind::OpenLimit);
+        if !is_limit && error.kind() != ErrorKind::InvalidZoneState {
+            return error;
+        }
+        let info = self.info();
+        let (Ok(zoned), Ok(zones)) = (info.zoned(), self.report(..).await) else {
+            return error;
+        };
+        let state = zones.get(zone.0 as usize).map(|zone| zone.state);
+        let holders = |is_holder: fn(ZoneState) -> bool| {
+            let holding = zones.iter().filter(|zone| is_holder(zone.state));
+            holding.map(|zone| zone.id).collect::<Vec<_>>()
+        };
+        let active = holders(ZoneState::is_active);
+        let explicit = holders(|state| state == ZoneState::ExplicitlyOpen);
+        let is_full = |holders: &[ZoneId], max: Option<u32>| {
+            max.is_some_and(|max| holders.len() as u64 >= u64::from(max))
+        };
+        let better = match state {
+            Some(ZoneState::Empty) if is_full(&active, zoned.max_active) => {
+                accounts::active_limit(zone, zoned.max_active.unwrap_or_default(), &active)
+            }
+            Some(ZoneState::Empty | ZoneState::Closed) if is_full(&explicit, zoned.max_open) => {
+                accounts::open_limit(zone, zoned.max_open.unwrap_or_default(), &explicit)
+            }
+            _ => return error,
+        };
+        better.with_buffer(error.into_buffer())
+    }
+}

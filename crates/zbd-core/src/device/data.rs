@@ -1,0 +1,265 @@
+//! Reading and writing.
+
+use std::future::Future;
+
+use vfio_virtio::DmaBuffer;
+
+use super::{
+    Appended, Driver, ZonedDevice,
+    driver::{self, Drive},
+    finished, owned,
+};
+use crate::{Error, ErrorKind, Request, Result, Sector, ZoneId};
+
+impl<D: Driver> ZonedDevice<D> {
+    /// Appends the whole buffer to `zone`. Any number of appends to one zone can be in flight; in
+    /// which order they land is up to the device.
+    ///
+    /// # Errors
+    /// - [`ErrorKind::InvalidRequest`]: no such zone, a conventional one, or a length that is no
+    ///   multiple of the write granularity or exceeds the greatest append.
+    /// - [`ErrorKind::InvalidZoneState`]: the data do not fit into what is left of the zone, or it
+    ///   is read-only or offline.
+    /// - [`ErrorKind::OpenLimit`], [`ErrorKind::ActiveLimit`]: the zone would have to be opened,
+    ///   and too many are; the error says which. [`ZoneHandle::reserve`](crate::ZoneHandle::reserve)
+    ///   waits instead.
+    /// - [`ErrorKind::Protocol`]: the device put the data outside the zone.
+    ///
+    /// # Cancellation
+    /// See [`ZonedDevice`].
+    pub async fn append(&self, zone: ZoneId, buffer: DmaBuffer) -> Result<Appended> {
+        if !self.driver.accounts().is_admitted(zone)
+            && let Err(error) = self.admit(zone).await
+        {
+            return Err(error.with_buffer(Some(buffer)));
+        }
+        match self.run(Request::Append { zone, buffer }).await {
+            Ok((sector, buffer)) => Ok(Appended {
+                sector,
+                buffer: owned(buffer)?,
+            }),
+            Err(error) => Err(self.explain(zone, error).await),
+        }
+    }
+
+    /// Writes the whole buffer from `at` on and gives it back.
+    ///
+    /// Writes to a sequential zone must begin at its write pointer, so of several in flight all
+    /// but the first would fail unless the device happens to take them in order; use
+    /// [`append`](Self::append).
+    ///
+    /// # Errors
+    /// - [`ErrorKind::InvalidRequest`]: not whole blocks, or past the end of the device.
+    /// - [`ErrorKind::UnalignedWritePointer`]: not at the write pointer.
+    /// - As [`append`](Self::append) besides.
+    ///
+    /// # Cancellation
+    /// See [`ZonedDevice`].
+    pub async fn write(&self, at: Sector, buffer: DmaBuffer) -> Result<DmaBuffer> {
+        let Some(zone) = self.sequential_zone(at) else {
+            let (_, buffer) = self.run(Request::Write { at, buffer }).await?;
+            return owned(buffer);
+        };
+        if !self.driver.accounts().is_admitted(zone)
+            && let Err(error) = self.admit(zone).await
+        {
+            return Err(error.with_buffer(Some(buffer)));
+        }
+        match self.run(Request::Write { at, buffer }).await {
+            Ok((_, buffer)) => owned(buffer),
+            Err(error) => Err(self.explain(zone, error).await),
+        }
+    }
+
+    /// Reads `len_bytes` from `at` on into a buffer of the device's DMA memory.
+    ///
+    /// # Errors
+    /// - [`ErrorKind::InvalidRequest`]: not whole blocks, or past the end of the device.
+    /// - [`ErrorKind::OutOfMemory`]: there will never be a buffer of that size. One that is in use is
+    ///   waited for.
+    /// - [`ErrorKind::Medium`]: the device could not read.
+    ///
+    /// # Cancellation
+    /// See [`ZonedDevice`].
+    pub async fn read(&self, at: Sector, len_bytes: usize) -> Result<DmaBuffer> {
+        let buffer = self.wait_for_buffer(len_bytes).await?;
+        self.read_into(at, buffer).await
+    }
+
+    /// Reads the whole buffer from `at` on.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    ///
+    /// # Cancellation
+    /// See [`ZonedDevice`].
+    pub async fn read_into(&self, at: Sector, buffer: DmaBuffer) -> Result<DmaBuffer> {
+        let (_, buffer) = self.run(Request::Read { at, buffer }).await?;
+        owned(buffer)
+    }
+
+    /// Makes durable what was completed before the call. Does nothing on a device that knows no
+    /// flush, where whatever is completed is durable. The mode of the write cache is not asked for:
+    /// what was completed before it was switched may still be volatile.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Medium`]: the device could not write what it held.
+    ///
+    /// # Cancellation
+    /// See [`ZonedDevice`].
+    pub async fn flush(&self) -> Result<()> {
+        if self.info().volatile_cache {
+            self.run(Request::Flush).await?;
+        }
+        Ok(())
+    }
+
+    /// Begins an append if a slot is free and the zone needs no other to be waited for; its end is
+    /// awaited with what this returns. Otherwise as [`append`](Self::append).
+    ///
+    /// # Errors
+    /// [`ErrorKind::QueueFull`], and the buffer comes back: all slots are in use, the zone is one
+    /// that has not been written to lately on a device with limits of open or active zones, or others
+    /// wait already.
+    pub fn try_append(
+        &self,
+        zone: ZoneId,
+        buffer: DmaBuffer,
+    ) -> Result<impl Future<Output = Result<Appended>> + use<'_, D>> {
+        let end = self.try_run(Some(zone), Request::Append { zone, buffer })?;
+        Ok(async move {
+            let (sector, buffer) = end.await?;
+            Ok(Appended {
+                sector,
+                buffer: owned(buffer)?,
+            })
+        })
+    }
+
+    /// Begins a write if a slot is free; as [`try_append`](Self::try_append) and
+    /// [`write`](Self::write).
+    ///
+    /// # Errors
+    /// As [`try_append`](Self::try_append).
+    pub fn try_write(
+        &self,
+        at: Sector,
+        buffer: DmaBuffer,
+    ) -> Result<impl Future<Output = Result<DmaBuffer>> + use<'_, D>> {
+        let end = self.try_run(self.sequential_zone(at), Request::Write { at, buffer })?;
+        Ok(async move { owned(end.await?.1) })
+    }
+
+    /// Begins a read if a slot is free; as [`try_append`](Self::try_append) and
+    /// [`read_into`](Self::read_into).
+    ///
+    /// # Errors
+    /// As [`try_append`](Self::try_append).
+    pub fn try_read_into(
+        &self,
+        at: Sector,
+        buffer: DmaBuffer,
+    ) -> Result<impl Future<Output = Result<DmaBuffer>> + use<'_, D>> {
+        let end = self.try_run(None, Request::Read { at, buffer })?;
+        Ok(async move { owned(end.await?.1) })
+    }
+
+    /// Begins a request that writes to `zone`, if to any, unless something would have to be waited
+    /// for.
+    fn try_run(
+        &self,
+        zone: Option<ZoneId>,
+        request: Request,
+    ) -> Result<impl Future<Output = Result<(Sector, Option<DmaBuffer>)>> + use<'_, D>> {
+        let is_admitted = zone.is_none_or(|zone| self.driver.accounts().is_admitted(zone));
+        let slot = match is_admitted {
+            true => self.driver.try_acquire(),
+            false => Ok(None),
+        };
+        let error = match slot {
+            Ok(Some(slot)) => {
+                self.driver.submit(&slot, request, self.timeout);
+                return Ok(async move { finished(driver::completion(slot).await) });
+            }
+            Ok(None) => Error::new(
+                ErrorKind::QueueFull,
+                format!(
+                    "{}: the request would have to wait for a slot or for a zone; await those in flight, or use the waiting form",
+                    self.info().name
+                ),
+            ),
+            Err(error) => error,
+        };
+        Err(error.with_buffer(request.into_buffer()))
+    }
+
+    /// Appends several buffers to `zone` as one piece; otherwise as [`append`](Self::append). An
+    /// error gives them back as one buffer, [joined](DmaBuffer::join).
+    ///
+    /// # Errors
+    /// As [`append`](Self::append), and [`ErrorKind::InvalidRequest`] if there are no buffers or
+    /// buffers of another device.
+    ///
+    /// # Cancellation
+    /// See [`ZonedDevice`].
+    pub async fn append_vectored(
+        &self,
+        zone: ZoneId,
+        buffers: Vec<DmaBuffer>,
+    ) -> Result<(Sector, Vec<DmaBuffer>)> {
+        let done = self.append(zone, joined(buffers)?).await?;
+        Ok((done.sector, done.buffer.split().collect()))
+    }
+
+    /// Writes several buffers one after the other from `at` on; otherwise as
+    /// [`write`](Self::write). An error gives them back as one buffer, [joined](DmaBuffer::join).
+    ///
+    /// # Errors
+    /// As [`append_vectored`](Self::append_vectored).
+    ///
+    /// # Cancellation
+    /// See [`ZonedDevice`].
+    pub async fn write_vectored(
+        &self,
+        at: Sector,
+        buffers: Vec<DmaBuffer>,
+    ) -> Result<Vec<DmaBuffer>> {
+        let buffer = self.write(at, joined(buffers)?).await?;
+        Ok(buffer.split().collect())
+    }
+
+    /// Reads from `at` on into several buffers one after the other; otherwise as
+    /// [`read_into`](Self::read_into). An error gives them back as one buffer,
+    /// [joined](DmaBuffer::join).
+    ///
+    /// # Errors
+    /// As [`append_vectored`](Self::append_vectored).
+    ///
+    /// # Cancellation
+    /// See [`ZonedDevice`].
+    pub async fn read_vectored(
+        &self,
+        at: Sector,
+        buffers: Vec<DmaBuffer>,
+    ) -> Result<Vec<DmaBuffer>> {
+        let buffer = self.read_into(at, joined(buffers)?).await?;
+        Ok(buffer.split().collect())
+    }
+}
+
+/// One buffer of several.
+fn joined(buffers: Vec<DmaBuffer>) -> Result<DmaBuffer> {
+    let mut buffers = buffers.into_iter();
+    let Some(mut all) = buffers.next() else {
+        return Err(Error::new(
+            ErrorKind::InvalidRequest,
+            "a vectored request needs at least one buffer",
+        ));
+    };
+    for buffer in buffers {
+        if let Err((error, _)) = all.join(buffer) {
+            return Err(Error::from(error).with_buffer(Some(all)));
+        }
+    }
+    Ok(all)
+}
