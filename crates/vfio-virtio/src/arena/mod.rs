@@ -149,15 +149,14 @@ impl DmaArena {
         let page = self.0.take(pages).ok_or_else(no_room)?;
         let block = self.0.blocks[page as usize].get();
         // SAFETY: the allocator has just handed `page` out, so no other buffer has this block. The
-        // page lies inside the mapping, so the pointer to its bytes does too. The strong count
-        // that `into_raw` leaves behind is the one that the buffer takes back when it is dropped.
+        // page lies inside the mapping, so the pointer to its bytes does too.
         let block = unsafe {
             block.write(Block::new(
-                Arc::into_raw(Arc::clone(&self.0)),
+                Arc::clone(&self.0),
                 self.0.placement.iova(page),
                 self.0.memory.as_ptr().add(page as usize * PAGE),
                 len,
-                pages,
+                pages * PAGE as u32,
             ));
             NonNull::new_unchecked(block)
         };

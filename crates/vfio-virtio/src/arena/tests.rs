@@ -1,5 +1,7 @@
 //! Through the public door, on memory that no device reaches.
 
+use ::bytes::Bytes;
+
 use super::*;
 
 fn arena(len: usize) -> DmaArena {
@@ -191,4 +193,105 @@ fn bytes_of_several_segments_are_copied_and_free_the_memory() {
     let bytes = buffer.into_bytes();
     assert_eq!(bytes, [vec![1; 512], vec![2; 4096]].concat());
     assert_eq!(free_pages(&arena), all);
+}
+
+#[test]
+fn bytes_are_lent_from_where_they_lie() {
+    let arena = arena(2 << 20);
+    let all = free_pages(&arena);
+    let bytes = numbered(&arena, 10_000).into_bytes();
+    for range in [0..10_000, 0..1, 9_999..10_000, 5..4097, 4095..9_000] {
+        let lent = arena.lend(&bytes.slice(range.clone())).unwrap();
+        assert_eq!(lent.as_ptr().cast_const(), bytes[range.clone()].as_ptr());
+        assert_eq!(lent.iova().0, lent.as_ptr().addr() as u64);
+        assert!(lent.is_read_only() && lent.is_contiguous());
+        assert_eq!(lent.to_vec(), bytes[range.clone()]);
+        assert_eq!((lent.len(), lent.capacity()), (range.len(), range.len()));
+    }
+    // Several overlap, and keep the memory when the bytes have gone.
+    let (one, other) = (
+        arena.lend(&bytes).unwrap(),
+        arena.lend(&bytes.slice(100..)).unwrap(),
+    );
+    drop(bytes);
+    drop(one);
+    assert_eq!(free_pages(&arena), all - 4);
+    assert_eq!(other.to_vec(), numbers(10_000)[100..]);
+    drop(other);
+    assert_eq!(free_pages(&arena), all);
+}
+
+#[test]
+fn bytes_that_lie_elsewhere_are_not_lent() {
+    let (one, other) = (arena(2 << 20), arena(2 << 20));
+    let bytes = numbered(&one, 100).into_bytes();
+    assert!(other.lend(&bytes).is_none());
+    assert!(one.lend(&Bytes::from(vec![1; 100])).is_none());
+    assert!(one.lend(&Bytes::from_static(b"static")).is_none());
+    assert!(one.lend(&bytes.slice(5..5)).is_none(), "no bytes");
+}
+
+#[test]
+fn lent_bytes_become_bytes_again() {
+    let arena = arena(2 << 20);
+    let all = free_pages(&arena);
+    let bytes = numbered(&arena, 5000).into_bytes();
+    let mut lent = arena.lend(&bytes.slice(10..)).unwrap();
+    lent.set_len(20);
+    let again = lent.into_bytes();
+    assert_eq!(again.as_ptr(), bytes[10..].as_ptr());
+    assert_eq!(again, bytes[10..30]);
+    drop(bytes);
+    assert_eq!(free_pages(&arena), all - 2);
+    drop(again);
+    assert_eq!(free_pages(&arena), all);
+}
+
+/// Whether `act` panics about lent bytes.
+fn is_refused(buffer: &mut DmaBuffer, act: impl FnOnce(&mut DmaBuffer)) -> bool {
+    let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| act(buffer)));
+    match panic {
+        Ok(()) => false,
+        Err(message) => {
+            let message = message.downcast_ref::<&str>().unwrap();
+            assert!(message.contains("lent bytes cannot be written"));
+            true
+        }
+    }
+}
+
+#[test]
+fn lent_bytes_are_not_written() {
+    let arena = arena(2 << 20);
+    let bytes = numbered(&arena, 4096).into_bytes();
+    let mut lent = arena.lend(&bytes).unwrap();
+    assert!(is_refused(&mut lent, |lent| lent.fill(0)));
+    assert!(is_refused(&mut lent, |lent| lent.write_at(4095, &[0])));
+    assert!(is_refused(&mut lent, |lent| lent.copy_from_slice(&[0; 4096])));
+    lent.write_at(7, &[]);
+    assert_eq!(bytes, numbers(4096));
+
+    // Behind a header, they are as little written as in front of one.
+    for lent_first in [true, false] {
+        let header = filled(&arena, 512, 3);
+        let lent = arena.lend(&bytes).unwrap();
+        let (mut joined, other, at) = match lent_first {
+            true => (lent, header, 4096),
+            false => (header, lent, 0),
+        };
+        joined.join(other).unwrap();
+        assert!(joined.is_read_only());
+        joined.write_at(at, &[9; 512]);
+        let edge = if lent_first { 4095 } else { 511 };
+        assert!(is_refused(&mut joined, |joined| joined.write_at(edge, &[0; 2])));
+        assert!(is_refused(&mut joined, |joined| joined.fill(0)));
+        assert_eq!(bytes, numbers(4096));
+        let parts: Vec<_> = joined.split().collect();
+        assert_eq!(parts[0].is_read_only(), lent_first);
+        assert_eq!(parts[1].is_read_only(), !lent_first);
+        for part in &parts {
+            // What the request path takes unseen may be written.
+            assert_eq!(part.single_in() == arena.id(), !part.is_read_only());
+        }
+    }
 }
