@@ -51,6 +51,6 @@ pub use request::{Completion, Rejected, Request, Unmap, ZoneAction};
 pub use rings::{RingOptions, Use};
 pub use spec::{DeviceSpec, Interrupts, OpenOptions, PciSpec};
 pub use units::{SECTOR_LEN, Sector, SectorCount, ZoneId};
-pub use vfio_virtio::{DmaArena, DmaBuffer, NoIommu, PageSize, sysfs};
+pub use vfio_virtio::{DmaArena, DmaBuffer, NoIommu, PageSize, Pieces, sysfs};
 pub use zbd_emu::EmulatedConfig;
 pub use zone::{Zone, ZoneModel, ZoneState, ZoneType};

@@ -7,7 +7,9 @@
 //! # Why this is sound
 //!
 //! A [`DmaBuffer`] is the only owner of its pages, and of the [`Block`] that describes them: the
-//! allocator hands no page out twice, and a buffer gives its pages back only when it is dropped. A
+//! allocator hands no page out twice, and a buffer gives its pages back only when it is dropped.
+//! One that was cut into [`Pieces`](super::Pieces) is out of reach until they are gone, and no two
+//! of them overlap. A
 //! queue that lends a buffer to the device takes it by value and keeps it until the device has
 //! returned it or has been reset, so whoever holds a buffer holds memory that no request is using.
 //! The bytes are reached only by copies through raw pointers; no reference to them is made, so that
@@ -36,8 +38,8 @@ pub(super) struct Block {
     single_in: *const Inner,
     /// The arena, of which the buffer holds one strong count.
     arena: *const Inner,
-    iova: Iova,
-    bytes: *mut u8,
+    pub(super) iova: Iova,
+    pub(super) bytes: *mut u8,
     /// The length of all segments.
     len: u32,
     /// The length of this segment.
@@ -45,7 +47,7 @@ pub(super) struct Block {
     /// The greatest length of this segment.
     capacity: u32,
     /// Whether there may be references to this segment's bytes.
-    is_read_only: bool,
+    pub(super) is_read_only: bool,
     /// The segments after this one.
     rest: Option<DmaBuffer>,
     /// What keeps the memory of a buffer that does not own its pages. Its block is a box then.
@@ -58,6 +60,9 @@ const _: () = assert!(size_of::<Block>() == 64);
 pub(super) enum Keeper {
     /// Bytes that the buffer was lent from.
     Bytes(Bytes),
+    /// The buffer that it is a piece of. While there are pieces, its bytes are theirs, and nobody
+    /// gets at it.
+    Whole(DmaBuffer),
 }
 
 impl Block {
@@ -98,12 +103,11 @@ impl Block {
         }
     }
 
-    /// Of memory that `keeper` keeps, to be read and not written.
-    pub(super) fn read_only(self, keeper: Arc<Keeper>) -> Self {
+    /// Of memory that is read and not written.
+    pub(super) fn read_only(self) -> Self {
         Self {
             single_in: ptr::null(),
             is_read_only: true,
-            keeper: Some(keeper),
             ..self
         }
     }
@@ -140,10 +144,33 @@ impl DmaBuffer {
         Self { block }
     }
 
-    /// A buffer over memory that the block's keeper keeps.
-    pub(super) fn over_kept(block: Block) -> Self {
-        debug_assert!(block.keeper.is_some(), "such a block is taken for a box");
-        Self::over(NonNull::from(Box::leak(Box::new(block))))
+    /// A buffer over memory that `keeper` keeps.
+    pub(super) fn over_kept(block: Block, keeper: Arc<Keeper>) -> Self {
+        let keeper = Some(keeper);
+        let block = Box::new(Block { keeper, ..block });
+        Self::over(NonNull::from(Box::leak(block)))
+    }
+
+    /// One buffer of this one, which is one segment, and what follows it.
+    pub(super) fn before(mut self, rest: Option<Self>) -> Self {
+        if let Some(rest) = rest {
+            let block = self.block_mut();
+            block.single_in = ptr::null();
+            block.len += rest.block().len;
+            block.rest = Some(rest);
+        }
+        self
+    }
+
+    /// The arena.
+    pub(super) fn arena(&self) -> Arc<Inner> {
+        let arena = self.block().arena;
+        // SAFETY: the pointer came from `Arc::into_raw`, and the buffer's own strong count keeps
+        // the arena meanwhile; the count added is the one that `from_raw` takes.
+        unsafe {
+            Arc::increment_strong_count(arena);
+            Arc::from_raw(arena)
+        }
     }
 
     #[inline]
@@ -385,7 +412,11 @@ impl DmaBuffer {
 
     /// The pieces that a range of bytes consists of, each with its block.
     #[inline]
-    fn blocks(&self, offset: usize, len: usize) -> impl Iterator<Item = (&Block, *mut u8, usize)> {
+    pub(super) fn blocks(
+        &self,
+        offset: usize,
+        len: usize,
+    ) -> impl Iterator<Item = (&Block, *mut u8, usize)> {
         assert!(
             offset.checked_add(len).is_some_and(|end| end <= self.len()),
             "range of {len} bytes at {offset} exceeds the buffer's length of {}",

@@ -56,7 +56,7 @@ impl DmaBuffer {
         match self.keeper() {
             // It began with the first of them.
             Some(Keeper::Bytes(bytes)) => bytes.slice(..self.len()),
-            None => Bytes::from_owner(Frozen(self)),
+            Some(Keeper::Whole(_)) | None => Bytes::from_owner(Frozen(self)),
         }
     }
 }
@@ -78,9 +78,9 @@ impl DmaArena {
         }
         let iova = self.0.placement.range(offset, bytes.len())?;
         let at = memory.as_ptr().wrapping_add(offset);
-        let block = Block::new(Arc::clone(&self.0), iova, at, len, len)
-            .read_only(Arc::new(Keeper::Bytes(bytes.clone())));
-        Some(DmaBuffer::over_kept(block))
+        let block = Block::new(Arc::clone(&self.0), iova, at, len, len).read_only();
+        let keeper = Arc::new(Keeper::Bytes(bytes.clone()));
+        Some(DmaBuffer::over_kept(block, keeper))
     }
 }
 

@@ -16,6 +16,7 @@ use crossbeam_queue::ArrayQueue;
 mod buffer;
 mod bytes;
 mod pages;
+mod pieces;
 #[cfg(test)]
 mod tests;
 
@@ -23,6 +24,7 @@ use buffer::Block;
 use pages::{Pages, Placement, place};
 
 pub use buffer::{DmaBuffer, Segment};
+pub use pieces::Pieces;
 
 use crate::{Error, ErrorKind, HostMemory, Iova, PciFunction, Result, Translation};
 

@@ -295,3 +295,105 @@ fn lent_bytes_are_not_written() {
         }
     }
 }
+
+#[test]
+fn pieces_are_the_parts_of_a_buffer_and_make_it_again() {
+    let arena = arena(2 << 20);
+    let all = free_pages(&arena);
+    let mut buffer = numbered(&arena, 10_000);
+    buffer.set_len(9_000);
+    let (at, iova) = (buffer.as_ptr(), buffer.iova());
+    let mut pieces = buffer.into_pieces(4_000);
+    assert_eq!(pieces.len(), 3);
+    let mut taken: Vec<_> = pieces.by_ref().collect();
+    assert!(pieces.next().is_none());
+    for (piece, from) in taken.iter_mut().zip((0..).step_by(4_000)) {
+        let len = 4_000.min(9_000 - from);
+        assert_eq!((piece.len(), piece.capacity()), (len, len));
+        assert_eq!(piece.as_ptr(), at.wrapping_add(from));
+        assert_eq!(piece.iova().0, iova.0 + from as u64);
+        assert_eq!(piece.to_vec(), numbers(9_000)[from..from + len]);
+        // As any other buffer, for the request path too.
+        assert!(piece.single_in() == arena.id() && !piece.is_read_only());
+        piece.write_at(len - 1, &[0xee]);
+    }
+    taken[1].set_len(1);
+    taken[1].fill(0xdd);
+    drop(taken.pop());
+    let pieces = pieces.rejoin().unwrap_err();
+    drop(taken);
+    let whole = pieces.rejoin().unwrap();
+    let mut expected = numbers(9_000);
+    for (at, value) in [(3_999, 0xee), (7_999, 0xee), (8_999, 0xee), (4_000, 0xdd)] {
+        expected[at] = value;
+    }
+    assert_eq!(whole.to_vec(), expected);
+    assert_eq!((whole.as_ptr(), whole.capacity()), (at, 4 * PAGE));
+    assert_eq!(free_pages(&arena), all - 4);
+    drop(whole);
+    assert_eq!(free_pages(&arena), all);
+}
+
+#[test]
+fn a_lost_piece_keeps_the_memory() {
+    let arena = arena(2 << 20);
+    let all = free_pages(&arena);
+    let mut pieces = numbered(&arena, 3 * PAGE).into_pieces(PAGE);
+    let lost = pieces.nth(1).unwrap();
+    assert_eq!(pieces.len(), 1);
+    drop(pieces.rejoin().unwrap_err());
+    assert_eq!(free_pages(&arena), all - 4);
+    assert_eq!(lost.to_vec(), numbers(3 * PAGE)[PAGE..2 * PAGE]);
+    // As bytes it keeps it too.
+    let bytes = lost.into_bytes();
+    assert_eq!(free_pages(&arena), all - 4);
+    assert_eq!(bytes, numbers(3 * PAGE)[PAGE..2 * PAGE]);
+    drop(bytes);
+    assert_eq!(free_pages(&arena), all);
+}
+
+#[test]
+fn pieces_of_several_segments_are_cut_where_they_should_be() {
+    let arena = arena(2 << 20);
+    let all = free_pages(&arena);
+    let bytes = filled(&arena, 1500, 3).into_bytes();
+    let mut buffer = filled(&arena, 500, 1);
+    buffer.join(filled(&arena, 1000, 2)).unwrap();
+    buffer.join(arena.lend(&bytes).unwrap()).unwrap();
+    let expected = [vec![1; 500], vec![2; 1000], vec![3; 1500]].concat();
+    let mut pieces = buffer.into_pieces(700);
+    let taken: Vec<_> = pieces.by_ref().collect();
+    let segments: Vec<Vec<_>> = taken
+        .iter()
+        .map(|piece| piece.segments().map(|it| it.len_bytes).collect())
+        .collect();
+    assert_eq!(
+        segments,
+        [
+            vec![500, 200],
+            vec![700],
+            vec![100, 600],
+            vec![700],
+            vec![200]
+        ]
+    );
+    let read_only: Vec<_> = taken.iter().map(DmaBuffer::is_read_only).collect();
+    assert_eq!(read_only, [false, false, true, true, true]);
+    for (piece, part) in taken.iter().zip(expected.chunks(700)) {
+        assert_eq!((piece.len(), piece.to_vec()), (part.len(), part.to_vec()));
+        let plain = piece.is_contiguous() && !piece.is_read_only();
+        assert_eq!(piece.single_in() == arena.id(), plain);
+    }
+    // Cut again, each lot by way of its parts.
+    let smaller = taken.into_iter().flat_map(|piece| {
+        let pieces = piece.into_pieces(300);
+        pieces.flat_map(DmaBuffer::split)
+    });
+    let read: Vec<_> = smaller.flat_map(|piece| piece.to_vec()).collect();
+    assert_eq!(read, expected);
+    let buffer = pieces.rejoin().unwrap();
+    assert_eq!(buffer.to_vec(), expected);
+    assert_eq!(buffer.segments().count(), 3);
+    drop((buffer, bytes));
+    assert_eq!(free_pages(&arena), all);
+}

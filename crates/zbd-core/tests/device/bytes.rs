@@ -151,3 +151,44 @@ fn bytes_outlive_the_device() {
     drop(rig);
     assert_eq!(bytes, pattern(9, 4096));
 }
+
+#[test]
+fn a_large_buffer_goes_in_pieces_at_once_and_is_one_again() {
+    for ring in RINGS {
+        let mut rig = rig(ring);
+        let free_at_first = free(&rig);
+        let mut pieces = rig.filled(10 * 4096 + 512, 3).into_pieces(8192);
+        for (token, buffer) in (0..).zip(&mut pieces) {
+            let at = Sector(token * 16);
+            let request = Request::Write { at, buffer };
+            rig.queue.submit(request, token).unwrap();
+        }
+        let done = rig.finish();
+        assert_eq!(done.len(), 6);
+        for completion in &done {
+            completion.result.as_ref().unwrap();
+        }
+        let pieces = pieces.rejoin().unwrap_err();
+        drop(done);
+        let mut buffer = pieces.rejoin().unwrap();
+        buffer.fill(0xee);
+        let mut pieces = buffer.into_pieces(512);
+        for (token, buffer) in (0..).zip(&mut pieces) {
+            let at = Sector(token);
+            let request = Request::Read { at, buffer };
+            rig.queue.submit(request, token).unwrap();
+            if token % 16 == 15 {
+                for done in rig.finish() {
+                    done.result.unwrap();
+                }
+            }
+        }
+        for done in rig.finish() {
+            done.result.unwrap();
+        }
+        let buffer = pieces.rejoin().unwrap();
+        assert_eq!(buffer.to_vec(), pattern(3, 10 * 4096 + 512), "{ring}");
+        drop(buffer);
+        assert_eq!(free(&rig), free_at_first, "{ring}");
+    }
+}
