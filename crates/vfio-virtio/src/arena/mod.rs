@@ -12,6 +12,7 @@ use std::{
 };
 
 use crossbeam_queue::ArrayQueue;
+use event_listener::{Event, EventListener};
 
 mod buffer;
 mod bytes;
@@ -48,6 +49,8 @@ struct Inner {
     placement: Placement,
     pages: Mutex<Pages>,
     cached: [ArrayQueue<u32>; CLASSES],
+    /// Memory has been given back.
+    freed: Event,
     /// For each page, the description of the buffer that begins there, if one does.
     blocks: Box<[UnsafeCell<Block>]>,
 }
@@ -114,6 +117,7 @@ impl DmaArena {
             memory,
             pages: Mutex::new(Pages::new(&placement)),
             placement,
+            freed: Event::new(),
             cached: std::array::from_fn(|class| {
                 ArrayQueue::new((count >> class).clamp(1, CACHED_BLOCKS))
             }),
@@ -163,6 +167,32 @@ impl DmaArena {
             NonNull::new_unchecked(block)
         };
         Ok(DmaBuffer::over(block))
+    }
+
+    /// Listens for memory that is given back, from now on: a future that ends when some has been,
+    /// or blocks with `wait`. All who listen are told.
+    ///
+    /// No memory is reserved for a listener, and what was freed may be too little. So that nothing
+    /// is missed, listen first, then try again, and wait only then:
+    ///
+    /// ```
+    /// # use vfio_virtio::{DmaArena, DmaBuffer, ErrorKind, Result};
+    /// # async fn allocate(arena: &DmaArena, len: usize) -> Result<DmaBuffer> {
+    /// loop {
+    ///     let freed = arena.on_freed();
+    ///     match arena.allocate(len) {
+    ///         Err(error) if error.kind() == ErrorKind::OutOfMemory => freed.await,
+    ///         outcome => return outcome,
+    ///     }
+    /// }
+    /// # }
+    /// ```
+    ///
+    /// A length that the arena never has room for is waited for in vain. Who was first to wait is
+    /// not the first to be served: where that matters, the callers queue up and one of them
+    /// listens.
+    pub fn on_freed(&self) -> EventListener {
+        self.0.freed.listen()
     }
 
     pub(crate) fn id(&self) -> ArenaId {
@@ -254,5 +284,9 @@ impl Inner {
                 .unwrap_or_else(PoisonError::into_inner)
                 .give(page);
         }
+        // All of them: what came back may be enough for several, or for none but the last of them.
+        // Without listeners this is a fence and a load; the fence sees to it that either the page
+        // is found by who began to listen before, or the listener is found here.
+        self.freed.notify(usize::MAX);
     }
 }

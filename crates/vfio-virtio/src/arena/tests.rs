@@ -1,6 +1,9 @@
 //! Through the public door, on memory that no device reaches.
 
+use std::time::Duration;
+
 use ::bytes::Bytes;
+use event_listener::Listener;
 
 use super::*;
 
@@ -396,4 +399,55 @@ fn pieces_of_several_segments_are_cut_where_they_should_be() {
     assert_eq!(buffer.segments().count(), 3);
     drop((buffer, bytes));
     assert_eq!(free_pages(&arena), all);
+}
+
+#[test]
+fn all_who_listen_are_told_of_freed_memory() {
+    let arena = arena(2 << 20);
+    let mut all: Vec<_> = std::iter::from_fn(|| arena.allocate(PAGE).ok()).collect();
+    let told = |listener: EventListener| listener.wait_timeout(Duration::ZERO).is_some();
+    let listeners = [arena.on_freed(), arena.on_freed()];
+    drop(all.pop());
+    assert!(listeners.into_iter().all(told));
+    // Who listens afterwards is told of what comes then.
+    assert!(!told(arena.on_freed()));
+    let mut pieces = all.pop().unwrap().into_pieces(1000);
+    let bytes = pieces.next().unwrap().into_bytes();
+    let lent = arena.lend(&bytes).unwrap();
+    let listener = arena.on_freed();
+    drop(pieces);
+    drop(bytes);
+    assert!(!told(listener), "it is still lent");
+    let listener = arena.on_freed();
+    drop(lent);
+    assert!(told(listener));
+}
+
+#[test]
+fn no_wake_up_is_lost() {
+    // Each buffer takes more than half of the arena, so that all depend on one another.
+    let arena = arena(2 << 20);
+    let len = arena.len_bytes() / 2 + 1;
+    let (done, all_done) = std::sync::mpsc::channel();
+    for _ in 0..4 {
+        let (arena, done) = (arena.clone(), done.clone());
+        std::thread::spawn(move || {
+            for _ in 0..2_000 {
+                let buffer = loop {
+                    let freed = arena.on_freed();
+                    match arena.allocate(len) {
+                        Ok(buffer) => break buffer,
+                        Err(_) => freed.wait(),
+                    }
+                };
+                drop(buffer);
+            }
+            done.send(()).unwrap();
+        });
+    }
+    for _ in 0..4 {
+        all_done
+            .recv_timeout(Duration::from_secs(60))
+            .expect("a thread waits for memory that is free");
+    }
 }
