@@ -26,7 +26,7 @@ pub mod sysfs;
 mod transport;
 mod vfio;
 
-pub use arena::{DmaArena, DmaBuffer, Segment};
+pub use arena::{DmaArena, DmaBuffer, Pieces, Segment};
 pub use device::{Config, ConfiguredDevice, Negotiation, QueueOptions, RunningDevice};
 pub use error::{Error, ErrorKind, Result};
 pub use features::Features;

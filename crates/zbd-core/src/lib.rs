@@ -43,7 +43,7 @@ mod wait;
 mod zone;
 
 pub use cache::WriteCache;
-pub use device::{Appended, DeviceEvents, ZoneHandle, ZonedDevice};
+pub use device::{Appended, DeviceEvents, Driver, Lanes, ZoneHandle, ZoneReports, ZonedDevice};
 pub use error::{Error, ErrorKind, Result};
 pub use event::DeviceEvent;
 pub use identity::{Lifetime, PreEol, Wear, parse_id};
@@ -53,7 +53,7 @@ pub use request::{Completion, Rejected, Request, Unmap, ZoneAction};
 pub use rings::{RingOptions, Use};
 pub use spec::{DeviceSpec, OpenOptions, PciSpec};
 pub use units::{SECTOR_LEN, Sector, SectorCount, ZoneId};
-pub use vfio_virtio::{DmaArena, DmaBuffer, NoIommu, PageSize, sysfs};
+pub use vfio_virtio::{DmaArena, DmaBuffer, NoIommu, PageSize, Pieces, sysfs};
 pub use wait::{NoIoUring, WaitMethod, WaitPolicy};
 pub use zbd_emu::EmulatedConfig;
 pub use zone::{Zone, ZoneModel, ZoneState, ZoneType};

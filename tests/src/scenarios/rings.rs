@@ -5,7 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
-use zbd_core::{ErrorKind, Interrupts, IoQueue, OpenOptions, ZoneId, ZonedDevice};
+use zbd_core::{ErrorKind, IoQueue, OpenOptions, WaitPolicy, ZoneId, ZonedDevice};
 
 use super::Context;
 use super::driver_append::Job;
@@ -63,9 +63,9 @@ impl Configuration {
         let options = OpenOptions {
             queues: self.queues,
             queue_size: self.queue_size,
-            interrupts: match self.waiting {
-                Waiting::Polling => Interrupts::Off,
-                Waiting::Sleeping => Interrupts::PerQueue,
+            wait: match self.waiting {
+                Waiting::Polling => WaitPolicy::Poll,
+                Waiting::Sleeping => WaitPolicy::Interrupt,
             },
             memory_len: 16 << 20,
             ..OpenOptions::default()

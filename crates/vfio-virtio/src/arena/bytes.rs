@@ -10,6 +10,9 @@
 //! - The `Bytes` own the buffer. It is in no request, since a queue takes a buffer by value and
 //!   yields it only when the device has returned it or has been reset; and as nobody can take it
 //!   out of the `Bytes`, it will be in none. Nothing of this crate writes it from then on.
+//! - A buffer that was [lent](DmaArena::lend) from such `Bytes` is read-only: its methods do not
+//!   write, and a queue gives it to the device to be read only. It holds the `Bytes`, so it may
+//!   overlap others and outlast them.
 //! - Memory is zeroed when it is mapped, so every byte has a value.
 //!
 //! What it rests on, and cannot be checked:
@@ -27,27 +30,57 @@
 //! Who does not trust the device reads with [`to_vec`](DmaBuffer::to_vec) or
 //! [`read_at`](DmaBuffer::read_at), which assume nothing.
 
-use std::slice;
+use std::{slice, sync::Arc};
 
 use bytes::Bytes;
 
-use super::DmaBuffer;
+use super::{
+    DmaArena, DmaBuffer,
+    buffer::{Block, Keeper},
+};
 
 impl DmaBuffer {
     /// The bytes, without a copy if the buffer [is contiguous](Self::is_contiguous); those of
     /// several segments are copied into one. The memory goes back to its arena when the last
-    /// `Bytes` of it is dropped, which may be after the device was closed.
+    /// `Bytes` of it is dropped, which may be after the device was closed; until then it can be
+    /// written to the device as it is ([`DmaArena::lend`]).
     ///
     /// The device is trusted not to write them: it was not asked to, but its mapping lasts as long
     /// as it is open, and a device that changes bytes behind a reference makes the program's
     /// behaviour undefined. Read with [`to_vec`](Self::to_vec) or [`read_at`](Self::read_at) what
     /// comes from a device that is not trusted.
     pub fn into_bytes(self) -> Bytes {
-        if self.is_contiguous() {
-            Bytes::from_owner(Frozen(self))
-        } else {
-            self.to_vec().into()
+        if !self.is_contiguous() {
+            return self.to_vec().into();
         }
+        match self.keeper() {
+            // It began with the first of them.
+            Some(Keeper::Bytes(bytes)) => bytes.slice(..self.len()),
+            Some(Keeper::Whole(_)) | None => Bytes::from_owner(Frozen(self)),
+        }
+    }
+}
+
+impl DmaArena {
+    /// A [read-only](DmaBuffer::is_read_only) buffer over `bytes` without a copy, for the device
+    /// to read, if they lie in this arena and are contiguous for the device: they came from
+    /// [`DmaBuffer::into_bytes`], or are a slice of such. Others are to be copied into a buffer of
+    /// [`allocate`](Self::allocate). Nothing is lent of no bytes.
+    ///
+    /// The buffer holds on to the bytes until it is dropped. It begins where they do, which need
+    /// not be at the beginning of a page.
+    pub fn lend(&self, bytes: &Bytes) -> Option<DmaBuffer> {
+        let len = i32::try_from(bytes.len()).ok()?.cast_unsigned();
+        let memory = &self.0.memory;
+        let offset = bytes.as_ptr().addr().checked_sub(memory.as_ptr().addr())?;
+        if offset.checked_add(bytes.len())? > memory.len_bytes() {
+            return None;
+        }
+        let iova = self.0.placement.range(offset, bytes.len())?;
+        let at = memory.as_ptr().wrapping_add(offset);
+        let block = Block::new(Arc::clone(&self.0), iova, at, len, len).read_only();
+        let keeper = Arc::new(Keeper::Bytes(bytes.clone()));
+        Some(DmaBuffer::over_kept(block, keeper))
     }
 }
 

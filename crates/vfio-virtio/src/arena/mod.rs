@@ -12,10 +12,12 @@ use std::{
 };
 
 use crossbeam_queue::ArrayQueue;
+use event_listener::{Event, EventListener};
 
 mod buffer;
 mod bytes;
 mod pages;
+mod pieces;
 #[cfg(test)]
 mod tests;
 
@@ -23,6 +25,7 @@ use buffer::Block;
 use pages::{Pages, Placement, place};
 
 pub use buffer::{DmaBuffer, Segment};
+pub use pieces::Pieces;
 
 use crate::{Error, ErrorKind, HostMemory, Iova, PciFunction, Result, Translation};
 
@@ -46,6 +49,8 @@ struct Inner {
     placement: Placement,
     pages: Mutex<Pages>,
     cached: [ArrayQueue<u32>; CLASSES],
+    /// Memory has been given back.
+    freed: Event,
     /// For each page, the description of the buffer that begins there, if one does.
     blocks: Box<[UnsafeCell<Block>]>,
 }
@@ -112,6 +117,7 @@ impl DmaArena {
             memory,
             pages: Mutex::new(Pages::new(&placement)),
             placement,
+            freed: Event::new(),
             cached: std::array::from_fn(|class| {
                 ArrayQueue::new((count >> class).clamp(1, CACHED_BLOCKS))
             }),
@@ -149,19 +155,44 @@ impl DmaArena {
         let page = self.0.take(pages).ok_or_else(no_room)?;
         let block = self.0.blocks[page as usize].get();
         // SAFETY: the allocator has just handed `page` out, so no other buffer has this block. The
-        // page lies inside the mapping, so the pointer to its bytes does too. The strong count
-        // that `into_raw` leaves behind is the one that the buffer takes back when it is dropped.
+        // page lies inside the mapping, so the pointer to its bytes does too.
         let block = unsafe {
             block.write(Block::new(
-                Arc::into_raw(Arc::clone(&self.0)),
+                Arc::clone(&self.0),
                 self.0.placement.iova(page),
                 self.0.memory.as_ptr().add(page as usize * PAGE),
                 len,
-                pages,
+                pages * PAGE as u32,
             ));
             NonNull::new_unchecked(block)
         };
         Ok(DmaBuffer::over(block))
+    }
+
+    /// Listens for memory that is given back, from now on: a future that ends when some has been,
+    /// or blocks with `wait`. All who listen are told.
+    ///
+    /// No memory is reserved for a listener, and what was freed may be too little. So that nothing
+    /// is missed, listen first, then try again, and wait only then:
+    ///
+    /// ```
+    /// # use vfio_virtio::{DmaArena, DmaBuffer, ErrorKind, Result};
+    /// # async fn allocate(arena: &DmaArena, len: usize) -> Result<DmaBuffer> {
+    /// loop {
+    ///     let freed = arena.on_freed();
+    ///     match arena.allocate(len) {
+    ///         Err(error) if error.kind() == ErrorKind::OutOfMemory => freed.await,
+    ///         outcome => return outcome,
+    ///     }
+    /// }
+    /// # }
+    /// ```
+    ///
+    /// A length that the arena never has room for is waited for in vain. Who was first to wait is
+    /// not the first to be served: where that matters, the callers queue up and one of them
+    /// listens.
+    pub fn on_freed(&self) -> EventListener {
+        self.0.freed.listen()
     }
 
     pub(crate) fn id(&self) -> ArenaId {
@@ -171,6 +202,12 @@ impl DmaArena {
     /// The size of the arena in bytes.
     pub fn len_bytes(&self) -> usize {
         self.0.memory.len_bytes()
+    }
+
+    /// The length in bytes of the longest part that is contiguous for the device: no buffer can be
+    /// longer.
+    pub fn contiguous_len(&self) -> usize {
+        self.0.placement.longest() as usize * PAGE
     }
 
     /// The memory behind the arena.
@@ -253,5 +290,9 @@ impl Inner {
                 .unwrap_or_else(PoisonError::into_inner)
                 .give(page);
         }
+        // All of them: what came back may be enough for several, or for none but the last of them.
+        // Without listeners this is a fence and a load; the fence sees to it that either the page
+        // is found by who began to listen before, or the listener is found here.
+        self.freed.notify(usize::MAX);
     }
 }

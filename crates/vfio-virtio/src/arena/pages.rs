@@ -54,10 +54,28 @@ impl Placement {
         self.stretches.first().map_or(Iova(0), |(_, iova)| *iova)
     }
 
+    /// The number of pages of the longest stretch.
+    pub(super) fn longest(&self) -> u32 {
+        let ends = self.stretches.iter().skip(1).map(|(first, _)| *first);
+        let ends = ends.chain([self.pages]);
+        let stretches = self.stretches.iter().zip(ends);
+        let lengths = stretches.map(|((first, _), end)| end - first);
+        lengths.max().unwrap_or(0)
+    }
+
     /// The address of a page.
     pub(super) fn iova(&self, page: u32) -> Iova {
         let (first, iova) = self.stretches[self.stretch(page)];
         Iova(iova.0 + u64::from(page - first) * PAGE as u64)
+    }
+
+    /// The address of the `len` bytes from `offset` on, which lie in the arena, if they are
+    /// contiguous for the device.
+    pub(super) fn range(&self, offset: usize, len: usize) -> Option<Iova> {
+        let first = u32::try_from(offset / PAGE).ok()?;
+        let last = u32::try_from((offset + len.checked_sub(1)?) / PAGE).ok()?;
+        (self.stretch(first) == self.stretch(last))
+            .then(|| Iova(self.iova(first).0 + (offset % PAGE) as u64))
     }
 
     /// The stretch in which a page lies.
@@ -149,6 +167,16 @@ mod tests {
         assert_eq!(placement.iova(600), Iova(0x60_0000 + 88 * 4096));
         assert_eq!(placement.iova(1024), Iova(0x20_0000));
         assert_eq!(placement.iova(2047), Iova(0x1000_0000 + 511 * 4096));
+
+        let piece_len = 2 << 20;
+        assert_eq!(placement.range(7, 2 * piece_len - 7), Some(Iova(0x40_0007)));
+        assert_eq!(placement.range(7, 2 * piece_len - 6), None);
+        assert_eq!(
+            placement.range(2 * piece_len + 4095, 2),
+            Some(Iova(0x20_0fff))
+        );
+        assert_eq!(placement.range(3 * piece_len - 1, 2), None);
+        assert_eq!(placement.range(5, 0), None);
 
         let mut pages = Pages::new(&placement);
         let whole = pages.take(1024).expect("the first two pieces are one");

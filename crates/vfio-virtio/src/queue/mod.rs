@@ -148,6 +148,7 @@ enum Ring {
 /// Why a request is not accepted.
 enum Refusal {
     Foreign,
+    ReadOnly,
     Full,
     NoTable(Error),
     TooManySegments(usize),
@@ -267,7 +268,8 @@ impl<C: Copy + Default> Virtqueue<C> {
     ///
     /// # Errors
     /// The request comes back when no slot is free, when its buffer is not from the arena of this
-    /// queue's device, or has more segments than the queue has descriptors for.
+    /// queue's device, has more segments than the queue has descriptors for, or
+    /// [is read-only](DmaBuffer::is_read_only) and the device is to write it.
     #[inline(always)]
     pub fn push(
         &mut self,
@@ -340,6 +342,11 @@ impl<C: Copy + Default> Virtqueue<C> {
             Refusal::Foreign => {
                 invalid("the buffer is not from this device's DMA memory".to_owned())
             }
+            Refusal::ReadOnly => invalid(
+                "the buffer was lent from bytes, which the device must not write; read into an \
+                 allocated one"
+                    .to_owned(),
+            ),
             Refusal::Full => Error::new(
                 ErrorKind::Busy,
                 format!(

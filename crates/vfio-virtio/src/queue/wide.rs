@@ -1,5 +1,5 @@
-//! Requests that take more than the request path does: of several data segments, in direct chains,
-//! or returned in order.
+//! Requests that take more than the request path does: of several data segments, of memory that is
+//! lent or registered, in direct chains, or returned in order.
 //!
 //! The free slots form a list here as there. In a split ring's direct chains a slot stands for a
 //! descriptor of the table, and a request takes as many as its chain has, the first of which is its
@@ -156,6 +156,8 @@ impl<C: Copy + Default> Virtqueue<C> {
         };
         let placed = match &buffer {
             Some(buffer) if buffer.arena_id() != self.arena => Err(Refusal::Foreign),
+            // No such buffer gets past the comparison that leads here.
+            Some(buffer) if flags == WRITE && buffer.is_read_only() => Err(Refusal::ReadOnly),
             _ if segments + 2 > self.slots.len() => Err(Refusal::TooManySegments(segments)),
             _ => self.place(segments + 2),
         };
@@ -190,9 +192,14 @@ impl<C: Copy + Default> Virtqueue<C> {
             len: segment.len_bytes,
             flags,
         };
-        match &buffer {
-            Some(buffer) if segments == 1 && self.wide.chains == Chains::Direct => {
+        let single = buffer.as_ref().filter(|_| segments == 1);
+        match (single, self.wide.chains) {
+            (Some(buffer), Chains::Direct) => {
                 self.write_three(id, first, part(buffer.first_segment()), end);
+            }
+            (_, Chains::Indirect) if segments <= 1 => {
+                let data = single.map(|buffer| (buffer.iova(), buffer.len() as u32, flags));
+                self.write_own(id, head, data, tail, status);
             }
             _ => {
                 let mut parts = mem::take(&mut self.wide.parts);
@@ -233,6 +240,29 @@ impl<C: Copy + Default> Virtqueue<C> {
         }
     }
 
+    /// Writes the table that most requests have: the slot's own.
+    fn write_own(
+        &mut self,
+        id: u32,
+        head: [u64; 2],
+        data: Option<(Iova, u32, u16)>,
+        tail: Tail,
+        status: u8,
+    ) {
+        let memory = &mut self.slots[id as usize].memory;
+        let at = self.displacement;
+        match &mut self.ring {
+            Ring::Split(ring) => {
+                memory.write::<SplitTable>(head, data, tail.len(), status, at);
+                ring.set_available(self.pushed as u16, id as u16);
+            }
+            Ring::Packed(ring) => {
+                let len = memory.write::<PackedTable>(head, data, tail.len(), status, at);
+                ring.put_table(memory.table(at), len, id as u16);
+            }
+        }
+    }
+
     /// Takes what a request of `count` descriptors needs: the first and the last of its slots.
     #[inline]
     fn place(&mut self, count: usize) -> Result<(u32, u32), Refusal> {
@@ -249,7 +279,9 @@ impl<C: Copy + Default> Virtqueue<C> {
         if first == NO_SLOT {
             return Err(Refusal::Full);
         }
-        if self.wide.chains == Chains::Indirect {
+        if self.wide.chains == Chains::Direct {
+            self.wide.descriptors_left -= count as u16;
+        } else if count > CHAIN_LEN {
             let table = &mut self.wide.records[first as usize].table;
             let len = count * Descriptor::LEN;
             if table.as_ref().is_none_or(|table| table.capacity() < len) {
@@ -258,8 +290,6 @@ impl<C: Copy + Default> Virtqueue<C> {
                     Err(error) => return Err(Refusal::NoTable(error)),
                 }
             }
-        } else {
-            self.wide.descriptors_left -= count as u16;
         }
         let mut last = first;
         for _ in 1..slots {

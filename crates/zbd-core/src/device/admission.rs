@@ -6,7 +6,6 @@ use vfio_virtio::DmaBuffer;
 use super::{
     Driver, ZonedDevice,
     accounts::{self, Obstacle},
-    driver::Drive,
 };
 use crate::{Error, ErrorKind, Result, Sector, ZoneId, ZoneState, ZoneType};
 
@@ -19,7 +18,8 @@ impl<D: Driver> ZonedDevice<D> {
     /// do is in use. Its contents are whatever they were.
     ///
     /// # Errors
-    /// [`ErrorKind::OutOfMemory`] when the memory is too small for it.
+    /// [`ErrorKind::OutOfMemory`] when it exceeds half of the memory that is contiguous for the
+    /// device: of the rest, too much may be in use for good.
     ///
     /// # Cancellation
     /// Loses the place in the line; nothing else happens.
@@ -33,15 +33,12 @@ impl<D: Driver> ZonedDevice<D> {
             }
         }
         let _turn = lines.memory.lock().await;
+        let can_be = len_bytes <= memory.contiguous_len() / 2;
         loop {
             // Listen, look again, and only then wait: what is freed in between is heard.
             let freed = memory.on_freed();
             match self.buffer(len_bytes) {
-                Err(error)
-                    if error.kind() == ErrorKind::OutOfMemory && len_bytes <= memory.largest() =>
-                {
-                    freed.await;
-                }
+                Err(error) if error.kind() == ErrorKind::OutOfMemory && can_be => freed.await,
                 done => return done,
             }
         }

@@ -4,11 +4,7 @@ use std::future::Future;
 
 use vfio_virtio::DmaBuffer;
 
-use super::{
-    Appended, Driver, ZonedDevice,
-    driver::{self, Drive},
-    finished, owned,
-};
+use super::{Appended, Driver, ZonedDevice, driver, finished, owned};
 use crate::{Error, ErrorKind, Request, Result, Sector, ZoneId};
 
 impl<D: Driver> ZonedDevice<D> {

@@ -188,12 +188,7 @@ impl Drop for Ending<'_> {
 }
 
 /// The thread of one queue, which tells `shared`, if it is the one to do so, what it learns.
-pub(super) fn drive(
-    lane: &Lane,
-    mut queue: IoQueue,
-    sleeper: Sleeper,
-    shared: Option<&Shared>,
-) {
+pub(super) fn drive(lane: &Lane, mut queue: IoQueue, sleeper: Sleeper, shared: Option<&Shared>) {
     let _ending = Ending(lane);
     let mut pace = Pace::new(queue.wait_policy(), sleeper);
     let mut backlog = Backlog::default();

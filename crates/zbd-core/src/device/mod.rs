@@ -115,7 +115,6 @@ impl ZonedDevice {
 }
 
 impl<D: Driver> ZonedDevice<D> {
-
     /// The same device, whose requests end as [`ErrorKind::Timeout`] when the device has not
     /// returned them after `timeout`; `None` for as long as it takes, which is the default.
     ///
@@ -237,4 +236,3 @@ impl<D: Driver> fmt::Debug for ZonedDevice<D> {
             .finish_non_exhaustive()
     }
 }
-

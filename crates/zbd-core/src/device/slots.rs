@@ -145,7 +145,6 @@ impl Slot<'_> {
     pub(super) fn token(&self) -> u64 {
         self.id.into()
     }
-
 }
 
 impl Place for Slot<'_> {

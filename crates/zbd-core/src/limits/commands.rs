@@ -28,6 +28,7 @@ pub(crate) fn command(info: &DeviceInfo, request: &Request) -> Result<(RequestTy
         }
         Request::Report { from, buffer } => {
             info.zoned()?;
+            written(buffer)?;
             if buffer.len() < ZonedInfo::report_len(1) {
                 return Err(invalid(format!(
                     "a report of one zone takes {} bytes, the buffer has {}",
@@ -91,7 +92,19 @@ fn exactly(info: &DeviceInfo, buffer: &DmaBuffer, len: usize, what: &str) -> Res
             buffer.len()
         )));
     }
+    written(buffer)?;
     check_segments(info, buffer)
+}
+
+/// A buffer for an answer is prepared before the queue sees it.
+fn written(buffer: &DmaBuffer) -> Result<()> {
+    match buffer.is_read_only() {
+        true => Err(invalid(
+            "the answer would be written to a buffer that was lent from bytes; use an allocated one"
+                .to_owned(),
+        )),
+        false => Ok(()),
+    }
 }
 
 pub(super) fn unsupported(what: String) -> Error {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use zbd_core::{DeviceEvent, Error, ErrorKind, Interrupts, IoQueue, OpenOptions, Request};
+use zbd_core::{DeviceEvent, Error, ErrorKind, IoQueue, OpenOptions, Request, WaitPolicy};
 
 use crate::rig::{Device, PATIENCE, Rig, open_options};
 
@@ -13,7 +13,7 @@ fn open(options: &str, queues: u16) -> Result<(Device, Vec<IoQueue>), Error> {
     let mut device = Device::threaded(&format!("{GEOMETRY},{options}"));
     let queues = device.open(OpenOptions {
         queues,
-        interrupts: Interrupts::PerQueue,
+        wait: WaitPolicy::Interrupt,
         ..open_options()
     })?;
     Ok((device, queues))

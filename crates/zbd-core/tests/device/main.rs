@@ -6,6 +6,7 @@ mod abilities;
 mod announcements;
 mod appends;
 mod blocking;
+mod bytes;
 mod cancellation;
 mod closing;
 mod configuration;
