@@ -5,6 +5,8 @@
 //!
 //! A lost wake-up is a deadlock here: whoever sleeps, sleeps without a timeout.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests may panic")]
+
 mod device;
 mod event;
 #[path = "../../src/wait/protocol.rs"]
