@@ -4,7 +4,7 @@ use vfio_virtio::{DmaBuffer, PageSize};
 
 use crate::{
     Error, ErrorKind, Result, Sector, SectorCount, WaitMethod, WaitPolicy, Zone, ZoneId, ZoneModel,
-    ZoneType, virtio::ZoneGrid,
+    ZoneState, ZoneType, virtio::ZoneGrid,
 };
 
 /// What does the work behind an open device.
@@ -140,11 +140,13 @@ pub struct ZonedInfo {
     pub(crate) shapes: Box<[ZoneShape]>,
 }
 
-/// What does not change about a zone.
+/// What does not change about a zone, and what it began as.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ZoneShape {
     pub(crate) capacity: SectorCount,
     pub(crate) zone_type: ZoneType,
+    /// The state when the device was opened.
+    pub(crate) opened_as: ZoneState,
 }
 
 impl DeviceInfo {

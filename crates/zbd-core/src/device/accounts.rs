@@ -67,6 +67,16 @@ enum Standing {
     Explicit,
 }
 
+impl From<ZoneState> for Standing {
+    fn from(state: ZoneState) -> Self {
+        match state {
+            ZoneState::ExplicitlyOpen => Self::Explicit,
+            ZoneState::ImplicitlyOpen | ZoneState::Closed => Self::Active,
+            _ => Self::Nothing,
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 struct Ledger {
     standings: Vec<Standing>,
@@ -79,6 +89,17 @@ struct Ledger {
 }
 
 impl Ledger {
+    /// Takes over what all zones hold.
+    fn take_over(&mut self, standings: Vec<Standing>) {
+        let count = |standing| {
+            let all = standings.iter();
+            all.filter(|known| **known == standing).count() as u32
+        };
+        self.explicit = count(Standing::Explicit);
+        self.active = count(Standing::Active) + self.explicit;
+        self.standings = standings;
+    }
+
     fn set(&mut self, zone: ZoneId, to: Standing) {
         let Some(standing) = self.standings.get_mut(zone.0 as usize) else {
             return;
@@ -140,12 +161,16 @@ pub(super) struct Lines {
 
 impl Accounts {
     pub(super) fn new(zoned: Option<&ZonedInfo>) -> Self {
-        let zones = zoned.map_or(0, |zoned| zoned.zone_count);
+        let shapes = zoned.map(|zoned| &zoned.shapes[..]).unwrap_or_default();
+        let mut ledger = Ledger::default();
+        // The device has just been opened; if not, what is wrong turns out before anybody is refused.
+        ledger.take_over(shapes.iter().map(|shape| shape.opened_as.into()).collect());
+        ledger.is_true = true;
         Self {
-            cells: (0..zones).map(|_| Cell::default()).collect(),
+            cells: shapes.iter().map(|_| Cell::default()).collect(),
             is_limited: zoned
                 .is_some_and(|zoned| zoned.max_open.is_some() || zoned.max_active.is_some()),
-            ledger: Mutex::default(),
+            ledger: Mutex::new(ledger),
             freed: Event::new(),
             settled: Event::new(),
             lines: Lines::default(),
@@ -318,23 +343,16 @@ impl Accounts {
                 cell.is_admitted.load(Ordering::Relaxed)
                     && cell.in_flight.load(Ordering::Relaxed) > 0
             });
-            standings.push(match zone.state {
-                ZoneState::ExplicitlyOpen => Standing::Explicit,
-                ZoneState::ImplicitlyOpen | ZoneState::Closed => Standing::Active,
+            let standing = match zone.state {
                 ZoneState::Empty if is_coming => Standing::Active,
-                _ => Standing::Nothing,
-            });
-            if standings.last() == Some(&Standing::Nothing) {
+                state => state.into(),
+            };
+            if standing == Standing::Nothing {
                 self.forget(zone.id);
             }
+            standings.push(standing);
         }
-        let count = |standing| {
-            let all = standings.iter();
-            all.filter(|known| **known == standing).count() as u32
-        };
-        ledger.explicit = count(Standing::Explicit);
-        ledger.active = count(Standing::Active) + ledger.explicit;
-        ledger.standings = standings;
+        ledger.take_over(standings);
         ledger.is_true = is_current;
         ledger.version += u64::from(!is_current);
     }

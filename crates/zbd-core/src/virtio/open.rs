@@ -164,6 +164,7 @@ fn shapes(
         shapes.extend(zones.iter().map(|zone| ZoneShape {
             capacity: zone.capacity,
             zone_type: zone.zone_type,
+            opened_as: zone.state,
         }));
     }
     Ok(shapes.into())

@@ -42,6 +42,10 @@ impl Announcement {
         // sleeps again, and finds it then.
         fence(Ordering::SeqCst);
         // The load alone, which needs no ownership of the cache line, is what a busy thread costs.
-        self.is_asleep.load(Ordering::Relaxed) && self.is_asleep.swap(false, Ordering::Relaxed)
+        // An exchange that fails stores nothing, as a swap would, so that only the owner's stores and
+        // wake-ups that are carried out change the flag.
+        let order = Ordering::Relaxed;
+        let flag = &self.is_asleep;
+        flag.load(order) && flag.compare_exchange(true, false, order, order).is_ok()
     }
 }

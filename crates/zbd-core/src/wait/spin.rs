@@ -227,6 +227,14 @@ mod tests {
     }
 
     #[test]
+    fn one_long_pause_does_not_end_spinning() {
+        let mut spinner = Spinner::new(WaitPolicy::Adaptive);
+        spinner.waits(20, 50);
+        spinner.wait(1_000_000);
+        assert_eq!(spinner.waits(20, 20), [20; 20]);
+    }
+
+    #[test]
     fn a_wait_that_is_forgotten_teaches_nothing() {
         let mut spinner = Spinner::new(WaitPolicy::Adaptive);
         spinner.waits(20, 50);

@@ -224,6 +224,9 @@ fn an_alarm_signals_only_whom_is_asleep_and_once() {
     alarm.ring();
     alarm.stay_awake();
     alarm.ring();
+    alarm.about_to_sleep();
+    alarm.stay_awake();
+    alarm.ring();
     assert_eq!(alarm.event().read().unwrap(), 1);
 }
 

@@ -81,8 +81,18 @@ fn without_vectors_there_is_only_polling() {
     let error = open("vectors=0", 1).err().unwrap();
     assert_eq!(error.kind(), ErrorKind::Unsupported);
     assert!(error.to_string().contains("polled"), "{error}");
-    for options in ["vectors=0", "vectors=3"] {
-        let mut rig = Rig::threaded(&format!("{GEOMETRY},{options}"));
+    for (options, wait) in [
+        ("vectors=0", WaitPolicy::Adaptive),
+        ("vectors=3", WaitPolicy::Poll),
+    ] {
+        let mut device = Device::threaded(&format!("{GEOMETRY},{options}"));
+        let options = OpenOptions {
+            wait,
+            ..open_options()
+        };
+        let queue = device.open(options).unwrap().pop().unwrap();
+        let mut rig = Rig { queue, device };
+        assert!(!rig.queue.info().interrupts);
         assert!(rig.run(Request::Flush).result.is_ok());
         let error = rig.queue.wait(Duration::from_millis(1)).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unsupported);
