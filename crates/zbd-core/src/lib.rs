@@ -43,7 +43,10 @@ mod wait;
 mod zone;
 
 pub use cache::WriteCache;
-pub use device::{Appended, DeviceEvents, Driver, Lanes, ZoneHandle, ZoneReports, ZonedDevice};
+pub use device::{
+    Appended, DeviceEvents, Driver, Lanes, Local, ZoneHandle, ZoneReports, ZonedDevice,
+    on_thread_park, on_thread_park_with_io,
+};
 pub use error::{Error, ErrorKind, Result};
 pub use event::DeviceEvent;
 pub use identity::{Lifetime, PreEol, Wear, parse_id};

@@ -17,6 +17,7 @@ mod data;
 mod driver;
 mod lane;
 mod lanes;
+mod local;
 mod management;
 mod report;
 mod slots;
@@ -24,6 +25,7 @@ mod zone;
 
 pub use driver::Driver;
 pub use lanes::Lanes;
+pub use local::{Local, on_thread_park, on_thread_park_with_io};
 pub use report::ZoneReports;
 pub use zone::ZoneHandle;
 
@@ -111,6 +113,35 @@ impl ZonedDevice {
             driver: Lanes::start(queues)?,
             timeout: None,
         })
+    }
+}
+
+impl ZonedDevice<Local> {
+    /// Opens the device that `spec` names for this thread alone, with one queue, which this thread
+    /// drives: see [`Local`] and [`on_thread_park`].
+    ///
+    /// # Errors
+    /// As [`OpenOptions::open`].
+    pub fn open_local(spec: &str) -> Result<Self> {
+        Self::from_queue(IoQueue::open(spec)?)
+    }
+
+    /// Drives a queue that has been opened already from this thread.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidRequest`] if it has requests in flight.
+    pub fn from_queue(queue: IoQueue) -> Result<Self> {
+        Ok(Self {
+            driver: Local::new(queue)?,
+            timeout: None,
+        })
+    }
+
+    /// Shows the device what was submitted, takes what it has returned, and wakes the tasks whose
+    /// requests have ended; true if there were some. Never waits. For executors that have no such
+    /// hook as [`on_thread_park`] is for: call it whenever there is nothing else to do.
+    pub fn drive(&self) -> bool {
+        self.driver.drive()
     }
 }
 

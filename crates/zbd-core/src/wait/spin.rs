@@ -106,6 +106,13 @@ impl SpinBudget {
         });
     }
 
+    /// As [`found`](Self::found); reads the clock only if a wait has begun.
+    pub(crate) fn found_if_waiting(&mut self) {
+        if self.wait.is_some() {
+            self.found(Instant::now());
+        }
+    }
+
     /// Ends the wait, if one has begun, and learns nothing from it. For a wait for what no device
     /// has to deliver: with nothing in flight, how long it takes is up to the callers.
     pub(crate) fn forget(&mut self) {

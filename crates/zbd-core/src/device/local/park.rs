@@ -1,0 +1,258 @@
+//! What a thread does for its devices when its executor has nothing else to do.
+
+use std::{
+    cell::RefCell,
+    hint,
+    os::fd::{AsRawFd, RawFd},
+    rc::{Rc, Weak},
+    task::{Context, Poll, Waker},
+    thread,
+    time::{Duration, Instant},
+};
+
+use tokio::io::{Interest, unix::AsyncFd};
+use vfio_virtio::EventFd;
+
+use super::Thread;
+use crate::{
+    WaitPolicy,
+    io_queue::{LOOKS_PER_PAUSE, NAP, watched},
+    wait::{Sleeper, SpinBudget},
+};
+
+/// How long a thread sleeps at the most where its executor cannot end the sleep: what else the
+/// executor waits for is late by so much.
+const LONGEST_SLEEP: Duration = Duration::from_millis(1);
+
+/// How the thread of a device waits.
+#[derive(Default)]
+pub(super) struct Parking {
+    budget: Option<SpinBudget>,
+    sleeper: Option<Sleeper>,
+    /// The interrupt as tokio watches it.
+    watched: Option<AsyncFd<Interrupt>>,
+    is_armed: bool,
+}
+
+struct Interrupt(EventFd);
+
+impl AsRawFd for Interrupt {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
+/// Who can end a sleep of the thread.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Executor {
+    /// It waits for descriptors, among them the device's interrupt.
+    WithIo,
+    WithoutIo,
+}
+
+thread_local! {
+    static THREADS: RefCell<Vec<Weak<Thread>>> = const { RefCell::new(Vec::new()) };
+}
+
+pub(super) fn register(thread: &Rc<Thread>) {
+    THREADS.with_borrow_mut(|threads| {
+        threads.retain(|known| known.strong_count() > 0);
+        threads.push(Rc::downgrade(thread));
+    });
+}
+
+/// Drives the [local](crate::Local) devices of this thread: shows them what was submitted, and wakes
+/// the tasks whose requests have ended. To be called when there is nothing else to do: give it to
+/// [`tokio::runtime::Builder::on_thread_park`] of a current-thread or local runtime.
+///
+/// While requests are in flight and none ends, it spins for a short while and returns, and lets the
+/// executor call it again; when that has gone on for longer than
+/// [`OpenOptions::wait`](crate::OpenOptions::wait) wants it to, it sleeps until the device
+/// interrupts, for a millisecond at the most: whatever else the executor waits for, a timer or
+/// another thread, can be late by that much. [`on_thread_park_with_io`] has no such limit.
+///
+/// ```
+/// use zbd_core::{ZoneId, ZonedDevice};
+///
+/// let runtime = tokio::runtime::Builder::new_current_thread()
+///     .on_thread_park(zbd_core::on_thread_park)
+///     .build()?;
+/// let device = ZonedDevice::open_local("emu:")?;
+/// let at = runtime.block_on(async {
+///     let record = device.buffer(4096)?;
+///     device.append(ZoneId(0), record).await
+/// })?;
+/// assert_eq!(at.sector.0, 0);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn on_thread_park() {
+    park(Executor::WithoutIo);
+}
+
+/// As [`on_thread_park`], for runtimes with tokio's I/O driver
+/// ([`enable_io`](tokio::runtime::Builder::enable_io)): the thread sleeps in that, which waits for the
+/// device's interrupt beside everything else. Each turn costs tokio a system call.
+///
+/// # Panics
+/// If the runtime has no I/O driver.
+pub fn on_thread_park_with_io() {
+    park(Executor::WithIo);
+}
+
+fn nth(at: usize) -> Option<Weak<Thread>> {
+    THREADS.with_borrow(|threads| threads.get(at).cloned())
+}
+
+/// Does something for each device of this thread; true if it was true of one of them.
+fn each(mut work: impl FnMut(&Thread) -> bool) -> bool {
+    let mut any = false;
+    // Devices can be opened and dropped meanwhile, by whoever is woken.
+    for at in 0.. {
+        match nth(at) {
+            Some(thread) => any |= thread.upgrade().is_some_and(|thread| work(&thread)),
+            None => break,
+        }
+    }
+    any
+}
+
+fn park(executor: Executor) {
+    let mut expecting = 0;
+    let found = each(|thread| {
+        let found = thread.turn();
+        expecting += usize::from(thread.expected() > 0);
+        found
+    });
+    if found || expecting == 0 {
+        return;
+    }
+    for _ in 0..LOOKS_PER_PAUSE {
+        hint::spin_loop();
+        if each(Thread::turn) {
+            return;
+        }
+    }
+    let now = Instant::now();
+    let is_awake = each(|thread| thread.expected() > 0 && !thread.is_patient(now));
+    if is_awake || !sleep(executor, expecting) {
+        keep_awake();
+    }
+}
+
+/// Lets the executor call again at once: a task that waits is woken for nothing.
+fn keep_awake() {
+    each(|thread| {
+        let waker = thread.core.borrow_mut().slots.anybody();
+        waker.inspect(Waker::wake_by_ref).is_some()
+    });
+}
+
+/// Sleeps, or lets the executor sleep, which is true: until one of the devices interrupts.
+fn sleep(executor: Executor, expecting: usize) -> bool {
+    let mut time_left = None;
+    each(|thread| {
+        let left = thread.core.borrow().queue.time_left();
+        time_left = [time_left, left].into_iter().flatten().min();
+        false
+    });
+    if executor == Executor::WithIo && time_left.is_none() {
+        let may_sleep = !each(|thread| thread.expected() > 0 && !thread.watch());
+        // What has come while the interrupt was asked for is taken at once.
+        return may_sleep && !each(Thread::turn);
+    }
+    let most = time_left.map_or(LONGEST_SLEEP, |left| left.min(LONGEST_SLEEP));
+    let is_asleep = expecting == 1 && each(|thread| thread.expected() > 0 && thread.sleep(most));
+    if !is_asleep {
+        thread::sleep(NAP);
+    }
+    each(Thread::turn)
+}
+
+impl Thread {
+    /// Drives the device, and learns how long it was waited for.
+    fn turn(&self) -> bool {
+        if self.parking.borrow().is_armed {
+            self.core.borrow_mut().queue.disarm();
+            self.parking.borrow_mut().is_armed = false;
+        }
+        let found = self.drive();
+        if found && let Some(budget) = &mut self.parking.borrow_mut().budget {
+            budget.found_if_waiting();
+        }
+        found
+    }
+
+    /// Whether the device has been looked at for long enough.
+    fn is_patient(&self, now: Instant) -> bool {
+        let policy = self.info.borrow().wait;
+        if policy == WaitPolicy::Poll {
+            return false;
+        }
+        let mut parking = self.parking.borrow_mut();
+        let budget = parking
+            .budget
+            .get_or_insert_with(|| SpinBudget::new(policy));
+        budget.begin(now);
+        let is_spent = budget.is_spent(now);
+        if is_spent {
+            budget.slept();
+        }
+        is_spent
+    }
+
+    /// Lets tokio watch the interrupt, and asks the device for it; false if that is in vain.
+    fn watch(&self) -> bool {
+        let mut parking = self.parking.borrow_mut();
+        let mut core = self.core.borrow_mut();
+        let Some(interrupt) = core.queue.interrupt() else {
+            return false;
+        };
+        if parking.watched.is_none() {
+            let Ok(interrupt) = interrupt.try_clone() else {
+                return false;
+            };
+            let interrupt = Interrupt(interrupt);
+            parking.watched = AsyncFd::with_interest(interrupt, Interest::READABLE).ok();
+        }
+        // The thread itself is what wakes; nobody needs to be told.
+        let mut cx = Context::from_waker(Waker::noop());
+        while let Some(watched) = &parking.watched {
+            match watched.poll_read_ready(&mut cx) {
+                // Signals are edges: one of before is no reason to stay awake.
+                Poll::Ready(Ok(mut guard)) => guard.clear_ready(),
+                Poll::Pending => break,
+                // Its runtime has ended.
+                Poll::Ready(Err(_)) => {
+                    parking.watched = None;
+                    return false;
+                }
+            }
+        }
+        parking.is_armed = true;
+        core.queue.arm()
+    }
+
+    /// Sleeps until the device interrupts, for `most`; false if it cannot.
+    fn sleep(&self, most: Duration) -> bool {
+        let mut parking = self.parking.borrow_mut();
+        let mut core = self.core.borrow_mut();
+        let Some(interrupt) = core.queue.interrupt() else {
+            return false;
+        };
+        if parking.sleeper.is_none() {
+            let Ok(sleeper) = watched(interrupt).and_then(|watched| Sleeper::new(vec![watched]))
+            else {
+                return false;
+            };
+            parking.sleeper = Some(sleeper);
+        }
+        let is_idle = core.queue.arm();
+        let slept = match &mut parking.sleeper {
+            Some(sleeper) if is_idle => sleeper.sleep(Some(most)),
+            _ => Ok(()),
+        };
+        core.queue.disarm();
+        core.queue.look_closely(false);
+        slept.is_ok()
+    }
+}
