@@ -155,7 +155,12 @@ impl<C: Copy + Default> Virtqueue<C> {
             Some(buffer) => buffer.segments().count(),
         };
         let placed = match &buffer {
-            Some(buffer) if buffer.arena_id() != self.arena => Err(Refusal::Foreign),
+            Some(buffer)
+                if buffer.single_in() != self.arena
+                    && buffer.device_id() != self.core.arena().device_id() =>
+            {
+                Err(Refusal::Foreign)
+            }
             // No such buffer gets past the comparison that leads here.
             Some(buffer) if flags == WRITE && buffer.is_read_only() => Err(Refusal::ReadOnly),
             _ if segments + 2 > self.slots.len() => Err(Refusal::TooManySegments(segments)),
@@ -241,6 +246,7 @@ impl<C: Copy + Default> Virtqueue<C> {
     }
 
     /// Writes the table that most requests have: the slot's own.
+    #[inline(never)]
     fn write_own(
         &mut self,
         id: u32,
