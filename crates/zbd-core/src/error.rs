@@ -92,6 +92,7 @@ impl Error {
         self
     }
 
+    /// The same error with `buffer` in the place of what it had.
     #[must_use]
     pub(crate) fn with_buffer(mut self, buffer: Option<DmaBuffer>) -> Self {
         self.0.buffer = buffer;

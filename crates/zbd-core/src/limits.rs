@@ -199,7 +199,7 @@ fn bad_append(zoned: &ZonedInfo, zone: ZoneId, len: u32) -> Error {
     }
     if u64::from(len) > zoned.max_append.bytes() {
         return invalid(format!(
-            "an append of {len} bytes exceeds the device's greatest of {} bytes",
+            "an append of {len} bytes exceeds the device's greatest of {} bytes; append less at a time, or let a ZoneWriter split it",
             zoned.max_append.bytes()
         ));
     }

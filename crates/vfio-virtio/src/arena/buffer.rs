@@ -25,7 +25,7 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{ArenaId, Inner, PAGE};
+use super::{ArenaId, DeviceId, Inner, PAGE};
 use crate::{Error, ErrorKind, Iova, Result};
 
 /// What a buffer knows of itself. It lies in the arena so that a buffer is one pointer, which the
@@ -162,6 +162,13 @@ impl DmaBuffer {
         self
     }
 
+    #[inline]
+    pub(super) fn inner(&self) -> &Inner {
+        // SAFETY: the pointer came from `Arc::into_raw`, and the buffer's strong count keeps the
+        // arena for as long as the buffer is.
+        unsafe { &*self.block().arena }
+    }
+
     /// The arena.
     pub(super) fn arena(&self) -> Arc<Inner> {
         let arena = self.block().arena;
@@ -250,11 +257,11 @@ impl DmaBuffer {
     /// payload that was lent.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`], and `other` comes back, if it is of another arena or the sum of
-    /// the lengths exceeds 2 GiB.
+    /// [`ErrorKind::InvalidInput`], and `other` comes back, if it is of another device's memory or
+    /// the sum of the lengths exceeds 2 GiB.
     pub fn join(&mut self, other: Self) -> Result<(), (Error, Self)> {
         let refused = |what, other| Err((Error::new(ErrorKind::InvalidInput, what), other));
-        if self.block().arena != other.block().arena {
+        if self.device_id() != other.device_id() {
             return refused("buffers of different devices cannot be joined", other);
         }
         let added = other.block().len;
@@ -447,9 +454,9 @@ impl DmaBuffer {
         self.block().keeper.as_deref()
     }
 
-    /// Which arena the buffer is from.
-    pub(crate) fn arena_id(&self) -> ArenaId {
-        ArenaId(self.block().arena)
+    /// Which device the buffer's memory is for.
+    pub(crate) fn device_id(&self) -> DeviceId {
+        self.inner().device
     }
 }
 

@@ -13,7 +13,9 @@
 //! - A buffer that was [lent](DmaArena::lend) from such `Bytes` is read-only: its methods do not
 //!   write, and a queue gives it to the device to be read only. It holds the `Bytes`, so it may
 //!   overlap others and outlast them.
-//! - Memory is zeroed when it is mapped, so every byte has a value.
+//! - Every byte of mapped memory has a value, and no other process changes it: the memory is
+//!   anonymous and private. What was [registered](crate::RunningDevice::register) and is not, is
+//!   copied.
 //!
 //! What it rests on, and cannot be checked:
 //!
@@ -41,7 +43,8 @@ use super::{
 
 impl DmaBuffer {
     /// The bytes, without a copy if the buffer [is contiguous](Self::is_contiguous); those of
-    /// several segments are copied into one. The memory goes back to its arena when the last
+    /// several segments are copied into one, and so are those of memory that was registered and is
+    /// [not this process's alone](crate::HostMemory::from_mmap). The memory goes back to its arena when the last
     /// `Bytes` of it is dropped, which may be after the device was closed; until then it can be
     /// written to the device as it is ([`DmaArena::lend`]).
     ///
@@ -50,7 +53,7 @@ impl DmaBuffer {
     /// behaviour undefined. Read with [`to_vec`](Self::to_vec) or [`read_at`](Self::read_at) what
     /// comes from a device that is not trusted.
     pub fn into_bytes(self) -> Bytes {
-        if !self.is_contiguous() {
+        if !self.is_contiguous() || !self.inner().memory.is_private() {
             return self.to_vec().into();
         }
         match self.keeper() {

@@ -7,8 +7,12 @@
 use std::{
     cell::UnsafeCell,
     fmt,
+    ops::RangeInclusive,
     ptr::NonNull,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use crossbeam_queue::ArrayQueue;
@@ -27,7 +31,7 @@ use pages::{Pages, Placement, place};
 pub use buffer::{DmaBuffer, Segment};
 pub use pieces::Pieces;
 
-use crate::{Error, ErrorKind, HostMemory, Iova, PciFunction, Result, Translation};
+use crate::{Error, ErrorKind, HostMemory, Iova, PageSize, PciFunction, Result, Translation};
 
 /// The unit of allocation. No request needs a finer alignment, and most are multiples of it.
 const PAGE: usize = 4096;
@@ -38,13 +42,15 @@ const CACHED_BLOCKS: usize = 1024;
 
 /// Memory that a device reaches, from which [`DmaBuffer`]s are allocated.
 ///
-/// Clones share the memory. The memory lives until the arena and all its buffers are gone; for how
-/// long the *device* reaches it is decided by the [`ConfiguredDevice`](crate::ConfiguredDevice) that made
-/// the arena.
+/// Clones share the memory. The memory lives until the arena, all its buffers and all their
+/// [`Bytes`](DmaBuffer::into_bytes) are gone; for how long the *device* reaches it is decided by the
+/// [`ConfiguredDevice`](crate::ConfiguredDevice) that made the arena, or the
+/// [`RunningDevice`](crate::RunningDevice::register) that it was registered with.
 #[derive(Clone)]
 pub struct DmaArena(Arc<Inner>);
 
 struct Inner {
+    device: DeviceId,
     memory: Arc<HostMemory>,
     placement: Placement,
     pages: Mutex<Pages>,
@@ -74,12 +80,44 @@ impl DmaArena {
         let memory = Arc::new(HostMemory::new(len_bytes)?);
         let pages = page_count(&memory)?;
         let start = Iova(memory.as_ptr().addr() as u64);
-        Ok(Self::over(memory, Placement::contiguous(start, pages)))
+        let placement = Placement::contiguous(start, pages);
+        Ok(Self::over(memory, placement, DeviceId::new()))
     }
 
     /// Maps at least `len_bytes` of fresh memory for the function.
     pub(crate) fn new(function: &dyn PciFunction, len_bytes: usize) -> Result<Self> {
-        let memory = Arc::new(HostMemory::new(len_bytes)?);
+        let memory = HostMemory::new(len_bytes)?;
+        Self::map(function, memory, &[], DeviceId::new())
+    }
+
+    /// Maps `memory` for the function of a device whose memory there is `mapped` already.
+    pub(crate) fn register(
+        function: &dyn PciFunction,
+        memory: HostMemory,
+        mapped: &[&Self],
+    ) -> Result<Self> {
+        if function.translation() == Translation::Physical && memory.page_size() == PageSize::Base {
+            return Err(Error::new(
+                ErrorKind::InvalidInput,
+                format!(
+                    "{}: without an IOMMU, memory for DMA must consist of 2 MiB pages; map it so \
+                     (MAP_HUGETLB, `MmapOptions::huge`)",
+                    function.name()
+                ),
+            ));
+        }
+        let device = mapped.first().map_or_else(DeviceId::new, |it| it.0.device);
+        let taken: Vec<_> = mapped.iter().map(|arena| arena.iova_range()).collect();
+        Self::map(function, memory, &taken, device)
+    }
+
+    fn map(
+        function: &dyn PciFunction,
+        memory: HostMemory,
+        taken: &[RangeInclusive<u64>],
+        device: DeviceId,
+    ) -> Result<Self> {
+        let memory = Arc::new(memory);
         let pages = page_count(&memory)?;
         if function.translation() == Translation::Physical {
             let piece_pages = (memory.page_size().len_bytes() / PAGE) as u32;
@@ -95,25 +133,27 @@ impl DmaArena {
                 ));
             }
             let placement = Placement::scattered(&addresses, piece_pages);
-            return Ok(Self::over(memory, placement));
+            return Ok(Self::over(memory, placement, device));
         }
-        let iova = place(&function.iova_ranges()?, memory.len_bytes() as u64).ok_or_else(|| {
+        let len = memory.len_bytes() as u64;
+        let iova = place(&function.iova_ranges()?, taken, len).ok_or_else(|| {
             Error::new(
                 ErrorKind::OutOfMemory,
                 format!(
-                    "{}: the IOMMU has no room for {} bytes of DMA memory; ask for less",
+                    "{}: the IOMMU has no room for {len} bytes of DMA memory; ask for less",
                     function.name(),
-                    memory.len_bytes()
                 ),
             )
         })?;
         function.map_dma(iova, Arc::clone(&memory))?;
-        Ok(Self::over(memory, Placement::contiguous(iova, pages)))
+        let placement = Placement::contiguous(iova, pages);
+        Ok(Self::over(memory, placement, device))
     }
 
-    fn over(memory: Arc<HostMemory>, placement: Placement) -> Self {
+    fn over(memory: Arc<HostMemory>, placement: Placement, device: DeviceId) -> Self {
         let count = memory.len_bytes() / PAGE;
         Self(Arc::new(Inner {
+            device,
             memory,
             pages: Mutex::new(Pages::new(&placement)),
             placement,
@@ -199,6 +239,16 @@ impl DmaArena {
         ArenaId(Arc::as_ptr(&self.0))
     }
 
+    pub(crate) fn device_id(&self) -> DeviceId {
+        self.0.device
+    }
+
+    /// The addresses at which a device behind an IOMMU sees the arena.
+    fn iova_range(&self) -> RangeInclusive<u64> {
+        let start = self.iova().0;
+        start..=start.saturating_add(self.len_bytes() as u64 - 1)
+    }
+
     /// The size of the arena in bytes.
     pub fn len_bytes(&self) -> usize {
         self.0.memory.len_bytes()
@@ -219,6 +269,17 @@ impl DmaArena {
     /// device's addresses are [physical](Translation::Physical).
     pub fn iova(&self) -> Iova {
         self.0.placement.start()
+    }
+}
+
+/// Tells apart what memory is for: a device, or an arena of none. Arenas of one device share it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct DeviceId(u64);
+
+impl DeviceId {
+    fn new() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
     }
 }
 

@@ -126,17 +126,31 @@ impl Pages {
     }
 }
 
-/// The lowest suitable place for `len` bytes, from [`PREFERRED_IOVA`] upwards if there is one.
-pub(super) fn place(ranges: &[RangeInclusive<u64>], len: u64) -> Option<Iova> {
+/// The lowest suitable place for `len` bytes that are not `taken`, from [`PREFERRED_IOVA`] upwards
+/// if there is one.
+pub(super) fn place(
+    ranges: &[RangeInclusive<u64>],
+    taken: &[RangeInclusive<u64>],
+    len: u64,
+) -> Option<Iova> {
     let fit = |from: u64| {
         ranges.iter().find_map(|range| {
             // Never address 0: too many devices take it for "none".
-            let start = (*range.start())
-                .max(from)
-                .max(1)
-                .checked_next_multiple_of(PLACEMENT)?;
-            let end = start.checked_add(len.checked_sub(1)?)?;
-            (end <= *range.end()).then_some(Iova(start))
+            let mut from = (*range.start()).max(from).max(1);
+            // Each turn goes past one of those that are taken.
+            loop {
+                let start = from.checked_next_multiple_of(PLACEMENT)?;
+                let end = start.checked_add(len.checked_sub(1)?)?;
+                if end > *range.end() {
+                    return None;
+                }
+                let in_the_way =
+                    |it: &&RangeInclusive<u64>| *it.start() <= end && start <= *it.end();
+                match taken.iter().find(in_the_way) {
+                    None => return Some(Iova(start)),
+                    Some(other) => from = other.end().checked_add(1)?,
+                }
+            }
         })
     };
     fit(PREFERRED_IOVA).or_else(|| fit(0))
@@ -149,6 +163,7 @@ mod tests {
     #[test]
     fn arenas_are_placed_inside_the_ranges() {
         let len = 4 << 20;
+        let place = |ranges: &[_], len| super::place(ranges, &[], len);
         assert_eq!(place(&[0..=u64::MAX], len), Some(Iova(PREFERRED_IOVA)));
         // Around the interrupt window of x86, below the preferred place.
         let narrow = [0..=0xfedf_ffff, 0xfef0_0000..=0xffff_ffff];
@@ -156,6 +171,35 @@ mod tests {
         assert_eq!(place(&[0..=len - 1], len), None, "address 0 is never used");
         assert_eq!(place(&[u64::MAX - 10..=u64::MAX], len), None);
         assert_eq!(place(&[], len), None);
+    }
+
+    #[test]
+    fn arenas_are_not_placed_over_one_another() {
+        let all = [0..=u64::MAX];
+        let mut taken = Vec::new();
+        // The last is not a multiple of the placement, and the next begins at one all the same.
+        for (len, offset) in [
+            (4 << 20, 0),
+            (2 << 20, 4 << 20),
+            (4096, 6 << 20),
+            (1, 8 << 20),
+        ] {
+            let at = place(&all, &taken, len).unwrap();
+            assert_eq!(at.0, PREFERRED_IOVA + offset);
+            taken.insert(0, at.0..=at.0 + len - 1);
+        }
+        // Gaps are used if they are wide enough.
+        taken.retain(|range| *range.start() != PREFERRED_IOVA + (4 << 20));
+        let place = |len| place(&all, &taken, len).map(|at| at.0 - PREFERRED_IOVA);
+        assert_eq!(place(2 << 20), Some(4 << 20));
+        assert_eq!(place((2 << 20) + 1), Some(10 << 20));
+        // Above there is no room, below there is, and then nowhere.
+        let narrow = [0..=PREFERRED_IOVA + (2 << 20) - 1];
+        let above = PREFERRED_IOVA..=PREFERRED_IOVA;
+        let fit = |taken: &[_]| super::place(&narrow, taken, 2 << 20);
+        assert_eq!(fit(std::slice::from_ref(&above)), Some(Iova(PLACEMENT)));
+        assert_eq!(fit(&[above, 0..=PREFERRED_IOVA - 1]), None);
+        assert_eq!(super::place(&all, &[1..=u64::MAX], 4096), None);
     }
 
     #[test]

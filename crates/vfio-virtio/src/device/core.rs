@@ -2,13 +2,13 @@
 
 use std::{
     any::Any,
-    mem,
+    iter, mem,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
 use super::watch::{Notices, Watch};
 use crate::{
-    DmaArena, Error, ErrorKind, Features, PciFunction, Result,
+    DmaArena, Error, ErrorKind, Features, HostMemory, PciFunction, Result,
     queue::{Format, QueueMemory},
     transport::{Notification, Transport, status},
 };
@@ -26,6 +26,8 @@ pub(crate) struct Core {
     pub(super) watch: OnceLock<Watch>,
     /// The queues. Whoever sets up or resets a queue or the device holds this lock.
     queues: Mutex<Vec<QueueLife>>,
+    /// Memory of others that was mapped for the device while it was open.
+    registered: Mutex<Vec<DmaArena>>,
     /// Memory that the device may still use though its owner has gone. Freed by a reset only.
     abandoned: Mutex<Vec<Box<dyn Any + Send>>>,
 }
@@ -73,6 +75,7 @@ impl Core {
             config_vector: OnceLock::new(),
             watch: OnceLock::new(),
             queues: Mutex::default(),
+            registered: Mutex::default(),
             abandoned: Mutex::default(),
         }
     }
@@ -85,6 +88,16 @@ impl Core {
     #[inline]
     pub(crate) fn arena(&self) -> &DmaArena {
         &self.arena
+    }
+
+    /// Maps `memory` for the device, for as long as it is open.
+    pub(super) fn register(&self, memory: HostMemory) -> Result<DmaArena> {
+        // Held until it is in the list, for two must not be given the same place.
+        let mut registered = lock(&self.registered);
+        let mapped: Vec<_> = iter::once(&self.arena).chain(&*registered).collect();
+        let arena = DmaArena::register(&*self.function, memory, &mapped)?;
+        registered.push(arena.clone());
+        Ok(arena)
     }
 
     pub(crate) fn features(&self) -> Features {
@@ -300,11 +313,13 @@ impl Drop for Core {
     fn drop(&mut self) {
         drop(self.watch.take());
         // The order matters: only a device that has confirmed its reset has stopped using memory,
-        // so the mapping and what is abandoned may go only after that.
-        let stopped = self
-            .transport
-            .reset()
-            .and_then(|()| self.function.unmap_dma(self.arena.iova()));
+        // so the mappings and what is abandoned may go only after that.
+        let registered = mem::take(&mut *lock(&self.registered));
+        let stopped = self.transport.reset().and_then(|()| {
+            iter::once(&self.arena)
+                .chain(&registered)
+                .try_for_each(|arena| self.function.unmap_dma(arena.iova()))
+        });
         if let Err(error) = stopped {
             tracing::error!(
                 device = self.function.name(),
@@ -314,6 +329,7 @@ impl Drop for Core {
             mem::forget(mem::take(&mut *lock(&self.abandoned)));
             mem::forget(mem::take(&mut *lock(&self.queues)));
             mem::forget(self.arena.clone());
+            mem::forget(registered);
             mem::forget(Arc::clone(&self.function));
         }
     }

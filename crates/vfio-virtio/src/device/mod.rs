@@ -3,7 +3,8 @@
 use std::{fmt, mem, sync::Arc};
 
 use crate::{
-    DmaArena, Error, ErrorKind, Features, PciFunction, Result, Translation, Virtqueue, Width,
+    DmaArena, Error, ErrorKind, Features, HostMemory, PciFunction, Result, Translation, Virtqueue,
+    Width,
     queue::Format,
     transport::{Transport, status},
 };
@@ -274,6 +275,22 @@ impl RunningDevice {
     /// The DMA memory that the device reaches.
     pub fn arena(&self) -> &DmaArena {
         &self.core.arena
+    }
+
+    /// Gives the device memory of the caller's, besides its own [arena](Self::arena), and yields an
+    /// arena over it, whose buffers the device's queues take as well. It stays mapped when the
+    /// device is [reset](Self::recover), until that is closed; the memory itself lives for as long
+    /// as there are buffers, or [`Bytes`](crate::DmaBuffer::into_bytes), of it.
+    ///
+    /// Requests with such buffers cost a little more than those with buffers of the device's own
+    /// arena.
+    ///
+    /// # Errors
+    /// - [`ErrorKind::InvalidInput`]: without an IOMMU, the memory does not consist of 2 MiB pages.
+    /// - [`ErrorKind::OutOfMemory`], [`ErrorKind::PermissionDenied`] and others of
+    ///   [`PciFunction::map_dma`] and [`PciFunction::pin_dma`].
+    pub fn register(&self, memory: HostMemory) -> Result<DmaArena> {
+        self.core.register(memory)
     }
 
     /// The function's name.

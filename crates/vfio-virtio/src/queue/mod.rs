@@ -176,7 +176,7 @@ pub struct Virtqueue<C> {
     /// ones in the cache. [`NO_SLOT`] for direct chains, which take other paths.
     free: u32,
     displacement: Displacement,
-    /// The arena that buffers must come from.
+    /// The device's own arena, from which most buffers come.
     arena: ArenaId,
     /// How many requests were pushed, shown to the device, and popped, ever. Their low 16 bits are
     /// a split ring's indices; the rest tells a request that has long been in flight from one that
@@ -267,7 +267,7 @@ impl<C: Copy + Default> Virtqueue<C> {
     /// a device that forgets to write it is found out.
     ///
     /// # Errors
-    /// The request comes back when no slot is free, when its buffer is not from the arena of this
+    /// The request comes back when no slot is free, when its buffer is not from an arena of this
     /// queue's device, has more segments than the queue has descriptors for, or
     /// [is read-only](DmaBuffer::is_read_only) and the device is to write it.
     #[inline(always)]

@@ -154,12 +154,14 @@ impl<C: Copy + Default> Virtqueue<C> {
             Some(buffer) if buffer.is_contiguous() => 1,
             Some(buffer) => buffer.segments().count(),
         };
-        let placed = match &buffer {
-            Some(buffer) if buffer.arena_id() != self.arena => Err(Refusal::Foreign),
-            // No such buffer gets past the comparison that leads here.
-            Some(buffer) if flags == WRITE && buffer.is_read_only() => Err(Refusal::ReadOnly),
-            _ if segments + 2 > self.slots.len() => Err(Refusal::TooManySegments(segments)),
-            _ => self.place(segments + 2),
+        let unusable = match &buffer {
+            Some(buffer) if buffer.single_in() != self.arena => self.unusable(buffer, flags),
+            _ => None,
+        };
+        let placed = match unusable {
+            Some(refusal) => Err(refusal),
+            None if segments + 2 > self.slots.len() => Err(Refusal::TooManySegments(segments)),
+            None => self.place(segments + 2),
         };
         let (id, last) = match placed {
             Ok(slots) => slots,
@@ -192,13 +194,14 @@ impl<C: Copy + Default> Virtqueue<C> {
             len: segment.len_bytes,
             flags,
         };
-        let single = buffer.as_ref().filter(|_| segments == 1);
-        match (single, self.wide.chains) {
-            (Some(buffer), Chains::Direct) => {
+        match &buffer {
+            Some(buffer) if segments == 1 && self.wide.chains == Chains::Direct => {
                 self.write_three(id, first, part(buffer.first_segment()), end);
             }
-            (_, Chains::Indirect) if segments <= 1 => {
-                let data = single.map(|buffer| (buffer.iova(), buffer.len() as u32, flags));
+            data if segments <= 1 && self.wide.chains == Chains::Indirect => {
+                let data = data
+                    .as_ref()
+                    .map(|buffer| (buffer.iova(), buffer.len() as u32, flags));
                 self.write_own(id, head, data, tail, status);
             }
             _ => {
@@ -214,6 +217,16 @@ impl<C: Copy + Default> Virtqueue<C> {
         self.slots[id as usize].buffer = buffer;
         self.pushed += 1;
         Ok(())
+    }
+
+    /// Why a buffer that the request path does not know cannot be used, if it cannot. One that may
+    /// not be written is always such.
+    #[inline(never)]
+    fn unusable(&self, buffer: &DmaBuffer, flags: u16) -> Option<Refusal> {
+        if buffer.device_id() != self.core.arena().device_id() {
+            return Some(Refusal::Foreign);
+        }
+        (flags == WRITE && buffer.is_read_only()).then_some(Refusal::ReadOnly)
     }
 
     /// Writes the direct chain that most requests have; otherwise as
@@ -241,6 +254,7 @@ impl<C: Copy + Default> Virtqueue<C> {
     }
 
     /// Writes the table that most requests have: the slot's own.
+    #[inline(never)]
     fn write_own(
         &mut self,
         id: u32,

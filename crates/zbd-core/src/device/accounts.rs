@@ -144,6 +144,8 @@ pub(super) enum Obstacle {
 pub struct Accounts {
     cells: Box<[Cell]>,
     is_limited: bool,
+    /// Buffers that are no longer than this take one request.
+    plain_len: usize,
     ledger: Mutex<Ledger>,
     /// Told when a zone gives its resources back.
     freed: Event,
@@ -160,7 +162,8 @@ pub(super) struct Lines {
 }
 
 impl Accounts {
-    pub(super) fn new(zoned: Option<&ZonedInfo>) -> Self {
+    fn new(info: &DeviceInfo) -> Self {
+        let zoned = info.zoned.as_ref();
         let shapes = zoned.map(|zoned| &zoned.shapes[..]).unwrap_or_default();
         let mut ledger = Ledger::default();
         // The device has just been opened; if not, what is wrong turns out before anybody is refused.
@@ -170,6 +173,7 @@ impl Accounts {
             cells: shapes.iter().map(|_| Cell::default()).collect(),
             is_limited: zoned
                 .is_some_and(|zoned| zoned.max_open.is_some() || zoned.max_active.is_some()),
+            plain_len: info.max_transfer.min(info.max_segment) as usize,
             ledger: Mutex::new(ledger),
             freed: Event::new(),
             settled: Event::new(),
@@ -357,6 +361,11 @@ impl Accounts {
         ledger.version += u64::from(!is_current);
     }
 
+    #[inline]
+    pub(super) fn plain_len(&self) -> usize {
+        self.plain_len
+    }
+
     pub(super) fn is_limited(&self) -> bool {
         self.is_limited
     }
@@ -400,7 +409,7 @@ pub(super) struct Books {
 impl Books {
     pub(super) fn new(info: &Arc<DeviceInfo>) -> Self {
         Self {
-            accounts: Arc::new(Accounts::new(info.zoned.as_ref())),
+            accounts: Arc::new(Accounts::new(info)),
             info: Arc::clone(info),
         }
     }

@@ -44,9 +44,10 @@ impl<D: Driver> ZonedDevice<D> {
         }
     }
 
-    /// The zone that contains `at`, if it is one with a write pointer.
+    /// The zone that contains `at`, if writing there may take resources of which the device has only
+    /// so many.
     #[inline]
-    pub(super) fn sequential_zone(&self, at: Sector) -> Option<ZoneId> {
+    pub(super) fn limited_zone(&self, at: Sector) -> Option<ZoneId> {
         let accounts = self.driver.accounts();
         if !accounts.is_limited() {
             return None;

@@ -44,6 +44,10 @@ impl<D: Driver> ZonedDevice<D> {
     /// but the first would fail unless the device happens to take them in order; use
     /// [`append`](Self::append).
     ///
+    /// What exceeds the device's [greatest transfer](crate::DeviceInfo::max_transfer) goes in as many
+    /// requests as it takes, in a sequential zone one after the other. If one fails, the error says at
+    /// which sector.
+    ///
     /// # Errors
     /// - [`ErrorKind::InvalidRequest`]: not whole blocks, or past the end of the device.
     /// - [`ErrorKind::UnalignedWritePointer`]: not at the write pointer.
@@ -52,7 +56,15 @@ impl<D: Driver> ZonedDevice<D> {
     /// # Cancellation
     /// See [`ZonedDevice`].
     pub async fn write(&self, at: Sector, buffer: DmaBuffer) -> Result<DmaBuffer> {
-        let Some(zone) = self.sequential_zone(at) else {
+        if self.is_large(&buffer) {
+            return self.write_large(at, buffer).await;
+        }
+        self.write_one(at, buffer).await
+    }
+
+    /// Writes what one request can take.
+    pub(super) async fn write_one(&self, at: Sector, buffer: DmaBuffer) -> Result<DmaBuffer> {
+        let Some(zone) = self.limited_zone(at) else {
             let (_, buffer) = self.run(Request::Write { at, buffer }).await?;
             return owned(buffer);
         };
@@ -82,7 +94,8 @@ impl<D: Driver> ZonedDevice<D> {
         self.read_into(at, buffer).await
     }
 
-    /// Reads the whole buffer from `at` on.
+    /// Reads the whole buffer from `at` on, in several requests at once where it exceeds the device's
+    /// [greatest transfer](crate::DeviceInfo::max_transfer).
     ///
     /// # Errors
     /// As [`read`](Self::read).
@@ -90,6 +103,14 @@ impl<D: Driver> ZonedDevice<D> {
     /// # Cancellation
     /// See [`ZonedDevice`].
     pub async fn read_into(&self, at: Sector, buffer: DmaBuffer) -> Result<DmaBuffer> {
+        if self.is_large(&buffer) {
+            return self.read_large(at, buffer).await;
+        }
+        self.read_one(at, buffer).await
+    }
+
+    /// Reads what one request can take.
+    pub(super) async fn read_one(&self, at: Sector, buffer: DmaBuffer) -> Result<DmaBuffer> {
         let (_, buffer) = self.run(Request::Read { at, buffer }).await?;
         owned(buffer)
     }
@@ -142,7 +163,7 @@ impl<D: Driver> ZonedDevice<D> {
         at: Sector,
         buffer: DmaBuffer,
     ) -> Result<impl Future<Output = Result<DmaBuffer>> + use<'_, D>> {
-        let end = self.try_run(self.sequential_zone(at), Request::Write { at, buffer })?;
+        let end = self.try_run(self.limited_zone(at), Request::Write { at, buffer })?;
         Ok(async move { owned(end.await?.1) })
     }
 

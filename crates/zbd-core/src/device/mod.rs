@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use tokio::sync::broadcast;
-use vfio_virtio::{DmaArena, DmaBuffer};
+use vfio_virtio::{DmaArena, DmaBuffer, RunningDevice};
 
 use crate::{
     Completion, DeviceEvent, DeviceInfo, DeviceSpec, Error, ErrorKind, IoQueue, OpenOptions,
@@ -13,10 +13,12 @@ use crate::{
 mod accounts;
 mod admission;
 mod backlog;
+mod bytes;
 mod data;
 mod driver;
 mod lane;
 mod lanes;
+mod large;
 mod local;
 mod management;
 mod report;
@@ -196,6 +198,11 @@ impl<D: Driver> ZonedDevice<D> {
     /// [`wait_for_buffer`](Self::wait_for_buffer) waits for one.
     pub fn buffer(&self, len_bytes: usize) -> Result<DmaBuffer> {
         Ok(self.memory().allocate(len_bytes)?)
+    }
+
+    /// The virtio device; none if the kernel drives it.
+    pub(crate) fn running(&self) -> Result<Option<Arc<RunningDevice>>> {
+        self.driver.device()
     }
 
     /// The DMA memory that buffers come from.

@@ -32,6 +32,7 @@ mod epoll;
 mod method;
 mod policy;
 mod protocol;
+mod reactor;
 mod sleeper;
 mod spin;
 #[cfg(test)]
@@ -41,6 +42,7 @@ mod uring;
 pub(crate) use alarm::Alarm;
 pub use method::{NoIoUring, WaitMethod};
 pub use policy::WaitPolicy;
+pub(crate) use reactor::Reactor;
 pub(crate) use sleeper::{Sleeper, Watched};
 pub(crate) use spin::SpinBudget;
 

@@ -1,6 +1,8 @@
 //! Data that come and go as `Bytes`, without copies.
 
-use zbd_core::{ErrorKind, Request, Sector, ZoneId};
+use memmap2::{MmapOptions, MmapRaw};
+use vfio_virtio::{Iova, PciFunction};
+use zbd_core::{DmaArena, ErrorKind, HostMemory, Request, Sector, ZoneId};
 
 use crate::rig::{Rig, free_pages, merged, pattern};
 
@@ -191,4 +193,157 @@ fn a_large_buffer_goes_in_pieces_at_once_and_is_one_again() {
         drop(buffer);
         assert_eq!(free(&rig), free_at_first, "{ring}");
     }
+}
+
+/// An arena over memory of the test's own.
+fn registered(rig: &Rig, map: MmapRaw) -> DmaArena {
+    let memory = HostMemory::from_mmap(map).unwrap();
+    rig.queue.register(memory).unwrap()
+}
+
+fn anonymous(len: usize) -> MmapRaw {
+    MmapOptions::new().len(len).map_anon().unwrap().into()
+}
+
+/// Appends from one arena and reads into it.
+fn goes_both_ways(rig: &mut Rig, arena: &DmaArena, seed: u64) {
+    let mut buffer = arena.allocate(4096).unwrap();
+    buffer.copy_from_slice(&pattern(seed, 4096));
+    let zone = ZoneId(1);
+    let done = rig.run(Request::Append { zone, buffer });
+    let at = done.result.unwrap();
+    let mut buffer = done.buffer.unwrap();
+    buffer.fill(0xee);
+    let done = rig.run(Request::Read { at, buffer });
+    done.result.unwrap();
+    assert_eq!(done.buffer.unwrap().to_vec(), pattern(seed, 4096));
+    // What was read through another arena is the same.
+    assert_eq!(rig.read(at.0, 4096), pattern(seed, 4096));
+}
+
+#[test]
+fn registered_memory_serves_until_the_device_is_closed() {
+    for ring in RINGS {
+        let mut rig = rig(ring);
+        let own = rig.queue.memory().clone();
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(64 << 10).unwrap();
+        let arenas = [
+            registered(&rig, anonymous(64 << 10)),
+            registered(&rig, MmapOptions::new().map_raw(&file).unwrap()),
+        ];
+        let free_at_first = free(&rig);
+        for round in 0..2 {
+            for seed in 0..40 {
+                for arena in &arenas {
+                    goes_both_ways(&mut rig, arena, round * 100 + seed);
+                }
+                goes_both_ways(&mut rig, &own, seed);
+            }
+            // Of one device, they gather in one request.
+            let parts = [&own, &arenas[0], &arenas[1]].map(|arena| {
+                let mut part = arena.allocate(512).unwrap();
+                part.copy_from_slice(&pattern(arena.iova().0, 512));
+                part
+            });
+            let mut buffer = None;
+            for part in parts {
+                match &mut buffer {
+                    None => buffer = Some(part),
+                    Some(buffer) => buffer.join(part).unwrap(),
+                }
+            }
+            let (zone, buffer) = (ZoneId(2), buffer.unwrap());
+            let expected = buffer.to_vec();
+            let done = rig.run(Request::Append { zone, buffer });
+            assert_eq!(rig.read(done.result.unwrap().0, 1536), expected, "{ring}");
+            drop(done.buffer);
+            if round == 0 {
+                assert_eq!(free(&rig), free_at_first - tables(ring), "{ring}");
+                recover(&mut rig);
+            }
+        }
+        let function = std::sync::Arc::clone(&rig.device.function);
+        let Rig { queue, mut device } = rig;
+        let closing = std::thread::spawn(move || drop(queue));
+        while !closing.is_finished() {
+            device.step();
+        }
+        // The device reaches none of it any more.
+        for arena in arenas.iter().chain([&own]) {
+            assert!(function.unmap_dma(arena.iova()).is_err());
+        }
+        assert!(arenas[0].allocate(16 << 10).is_ok(), "the memory lives on");
+    }
+}
+
+/// Requests of several segments in tables keep one of these a slot.
+fn tables(ring: &str) -> usize {
+    usize::from(ring.contains("indirect=on"))
+}
+
+/// Resets the device, which is stepped meanwhile.
+fn recover(rig: &mut Rig) {
+    let Rig { queue, device } = rig;
+    std::thread::scope(|scope| {
+        let recovering = scope.spawn(|| queue.recover());
+        while !recovering.is_finished() {
+            device.step();
+        }
+        recovering.join().unwrap().unwrap();
+    });
+}
+
+#[test]
+fn bytes_of_registered_memory_are_lent_and_those_that_others_may_change_are_copied() {
+    let mut rig = rig("");
+    let arena = registered(&rig, anonymous(64 << 10));
+    let mut buffer = arena.allocate(4096).unwrap();
+    buffer.copy_from_slice(&pattern(1, 4096));
+    let at = buffer.as_ptr().cast_const();
+    let bytes = buffer.into_bytes();
+    assert_eq!(bytes.as_ptr(), at);
+    assert!(rig.queue.memory().lend(&bytes).is_none());
+    let buffer = arena.lend(&bytes.slice(1024..)).unwrap();
+    let zone = ZoneId(0);
+    let done = rig.run(Request::Append { zone, buffer });
+    done.result.unwrap();
+    assert_eq!(rig.read(0, 3072), bytes[1024..]);
+    let buffer = arena.lend(&bytes).unwrap();
+    let at = Sector(0);
+    let rejected = rig.queue.submit(Request::Read { at, buffer }, 1);
+    let text = rejected.unwrap_err().error.to_string();
+    assert!(text.contains("lent from bytes"), "{text}");
+
+    let file = tempfile::tempfile().unwrap();
+    file.set_len(64 << 10).unwrap();
+    let arena = registered(&rig, MmapOptions::new().map_raw(&file).unwrap());
+    let mut buffer = arena.allocate(4096).unwrap();
+    buffer.copy_from_slice(&pattern(2, 4096));
+    let at = buffer.as_ptr().cast_const();
+    let bytes = buffer.into_bytes();
+    assert_eq!(bytes, pattern(2, 4096));
+    assert_ne!(bytes.as_ptr(), at, "a file can be written by others");
+}
+
+#[test]
+fn registered_memory_is_another_devices_no_more_than_its_own() {
+    let (mut rig, other) = (rig(""), rig(""));
+    let arena = registered(&other, anonymous(64 << 10));
+    for _ in 0..3 {
+        // At the same address as something of this device's.
+        registered(&rig, anonymous(64 << 10));
+    }
+    assert_ne!(arena.iova(), Iova(0));
+    let (zone, buffer) = (ZoneId(0), arena.allocate(4096).unwrap());
+    let rejected = rig.queue.submit(Request::Append { zone, buffer }, 1);
+    let rejected = rejected.unwrap_err();
+    assert_eq!(rejected.error.kind(), ErrorKind::InvalidRequest);
+    let mut buffer = rig.queue.buffer(512).unwrap();
+    assert!(
+        buffer
+            .join(rejected.request.into_buffer().unwrap())
+            .is_err()
+    );
+    rig.finish();
 }

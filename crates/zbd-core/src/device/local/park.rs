@@ -3,21 +3,17 @@
 use std::{
     cell::RefCell,
     hint,
-    os::fd::{AsRawFd, RawFd},
     rc::{Rc, Weak},
-    task::{Context, Poll, Waker},
+    task::Waker,
     thread,
     time::{Duration, Instant},
 };
-
-use tokio::io::{Interest, unix::AsyncFd};
-use vfio_virtio::EventFd;
 
 use super::Thread;
 use crate::{
     WaitPolicy,
     io_queue::{LOOKS_PER_PAUSE, NAP, watched},
-    wait::{Sleeper, SpinBudget},
+    wait::{Reactor, Sleeper, SpinBudget},
 };
 
 /// How long a thread sleeps at the most where its executor cannot end the sleep: what else the
@@ -30,16 +26,8 @@ pub(super) struct Parking {
     budget: Option<SpinBudget>,
     sleeper: Option<Sleeper>,
     /// The interrupt as tokio watches it.
-    watched: Option<AsyncFd<Interrupt>>,
+    reactor: Option<Reactor>,
     is_armed: bool,
-}
-
-struct Interrupt(EventFd);
-
-impl AsRawFd for Interrupt {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.as_raw_fd()
-    }
 }
 
 /// Who can end a sleep of the thread.
@@ -207,26 +195,13 @@ impl Thread {
         let Some(interrupt) = core.queue.interrupt() else {
             return false;
         };
-        if parking.watched.is_none() {
-            let Ok(interrupt) = interrupt.try_clone() else {
-                return false;
-            };
-            let interrupt = Interrupt(interrupt);
-            parking.watched = AsyncFd::with_interest(interrupt, Interest::READABLE).ok();
+        if parking.reactor.is_none() {
+            parking.reactor = Reactor::new(interrupt).ok();
         }
-        // The thread itself is what wakes; nobody needs to be told.
-        let mut cx = Context::from_waker(Waker::noop());
-        while let Some(watched) = &parking.watched {
-            match watched.poll_read_ready(&mut cx) {
-                // Signals are edges: one of before is no reason to stay awake.
-                Poll::Ready(Ok(mut guard)) => guard.clear_ready(),
-                Poll::Pending => break,
-                // Its runtime has ended.
-                Poll::Ready(Err(_)) => {
-                    parking.watched = None;
-                    return false;
-                }
-            }
+        if !parking.reactor.as_ref().is_some_and(Reactor::watch) {
+            // The runtime in which it was watched has ended; the next is tried the next time.
+            parking.reactor = None;
+            return false;
         }
         parking.is_armed = true;
         core.queue.arm()

@@ -6,6 +6,12 @@ use memmap2::{Advice, MmapOptions, MmapRaw};
 
 use crate::{Error, ErrorKind, Result};
 
+mod mapping;
+#[cfg(test)]
+mod tests;
+
+use mapping::Mapping;
+
 /// The pages that memory consists of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PageSize {
@@ -36,17 +42,18 @@ impl fmt::Display for PageSize {
 
 const HUGE_2M: usize = 2 << 20;
 
-/// Anonymous, zeroed, page-aligned memory, unmapped when dropped.
+/// Page-aligned memory, unmapped when dropped.
 ///
-/// Only its address is public: no reference to its bytes is ever made, because a device may change
-/// them at any time.
+/// Only its address is public: no reference to its bytes is made, because a device may change them
+/// at any time. The exception is [`DmaBuffer::into_bytes`](crate::DmaBuffer::into_bytes).
 pub struct HostMemory {
     map: MmapRaw,
     pages: PageSize,
+    is_private: bool,
 }
 
 impl HostMemory {
-    /// Maps at least `len_bytes`, with 2 MiB pages if enough of them are free.
+    /// Maps at least `len_bytes` of zeroed anonymous memory, with 2 MiB pages if enough of them are free.
     ///
     /// # Errors
     /// [`ErrorKind::OutOfMemory`] when the memory cannot be had, and [`ErrorKind::InvalidInput`]
@@ -80,6 +87,44 @@ impl HostMemory {
         Ok(Self {
             map: map.into(),
             pages,
+            is_private: true,
+        })
+    }
+
+    /// Memory that was mapped elsewhere: whole pages, readable and writable.
+    ///
+    /// What is not private and anonymous (a file, memory that is shared with other processes) can
+    /// be changed by others at any time, so that
+    /// [`into_bytes`](crate::DmaBuffer::into_bytes) copies it.
+    ///
+    /// # Errors
+    /// - [`ErrorKind::InvalidInput`] when the memory is none of that.
+    /// - [`ErrorKind::Io`] when the kernel does not tell (`/proc/self/smaps`).
+    pub fn from_mmap(map: MmapRaw) -> Result<Self> {
+        let refused = |what: &str| {
+            let what = format!(
+                "{} bytes at {:p} cannot be memory for DMA: {what}",
+                map.len(),
+                map.as_ptr()
+            );
+            Err(Error::new(ErrorKind::InvalidInput, what))
+        };
+        let start = map.as_ptr().addr();
+        let mapping = Mapping::of(&(start..start.saturating_add(map.len())))?;
+        if !mapping.is_readable || !mapping.is_writable {
+            return refused("map it readable and writable");
+        }
+        let page_len = mapping.pages.len_bytes();
+        if map.len() == 0 || !map.len().is_multiple_of(page_len) {
+            return refused(&format!("map a multiple of {page_len} bytes"));
+        }
+        if !start.is_multiple_of(page_len) {
+            return refused("map it from the beginning of a page");
+        }
+        Ok(Self {
+            map,
+            pages: mapping.pages,
+            is_private: mapping.is_private,
         })
     }
 
@@ -93,7 +138,12 @@ impl HostMemory {
         self.map.len()
     }
 
-    /// The pages it consists of.
+    /// Whether nothing but this process and its device sees the memory.
+    pub(crate) fn is_private(&self) -> bool {
+        self.is_private
+    }
+
+    /// The pages it consists of, or smaller ones.
     pub fn page_size(&self) -> PageSize {
         self.pages
     }
