@@ -83,6 +83,23 @@ impl<D: Driver> ZonedDevice<D> {
         }
     }
 
+    /// As [`admit`](Self::admit) without waiting: false if the device would have to be asked.
+    pub(super) fn try_admit(&self, zone: ZoneId) -> Result<bool> {
+        let accounts = self.driver.accounts();
+        if accounts.is_admitted(zone) {
+            return Ok(true);
+        }
+        let info = self.info();
+        let Ok(zoned) = info.zoned() else {
+            return Ok(true);
+        };
+        match accounts.admit(zone, zoned) {
+            Ok(()) => Ok(true),
+            Err(Obstacle::Unknown) => Ok(false),
+            Err(Obstacle::Taken(error)) => Err(error),
+        }
+    }
+
     pub(super) async fn reserve(&self, zone: ZoneId) -> Result<()> {
         let accounts = self.driver.accounts();
         if accounts.is_admitted(zone) {

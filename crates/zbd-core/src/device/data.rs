@@ -135,9 +135,10 @@ impl<D: Driver> ZonedDevice<D> {
     /// awaited with what this returns. Otherwise as [`append`](Self::append).
     ///
     /// # Errors
-    /// [`ErrorKind::QueueFull`], and the buffer comes back: all slots are in use, the zone is one
-    /// that has not been written to lately on a device with limits of open or active zones, or others
-    /// wait already.
+    /// [`ErrorKind::QueueFull`], and the buffer comes back: all slots are in use, others wait already,
+    /// or the device has to be asked which zones are open.
+    /// [`ErrorKind::ActiveLimit`], [`ErrorKind::OpenLimit`]: as far as is known, other zones are in the
+    /// way; the error says which.
     pub fn try_append(
         &self,
         zone: ZoneId,
@@ -188,10 +189,14 @@ impl<D: Driver> ZonedDevice<D> {
         zone: Option<ZoneId>,
         request: Request,
     ) -> Result<impl Future<Output = Result<(Sector, Option<DmaBuffer>)>> + use<'_, D>> {
-        let is_admitted = zone.is_none_or(|zone| self.driver.accounts().is_admitted(zone));
-        let slot = match is_admitted {
-            true => self.driver.try_acquire(),
-            false => Ok(None),
+        let admitted = match zone {
+            Some(zone) => self.try_admit(zone),
+            None => Ok(true),
+        };
+        let slot = match admitted {
+            Ok(true) => self.driver.try_acquire(),
+            Ok(false) => Ok(None),
+            Err(error) => Err(error),
         };
         let error = match slot {
             Ok(Some(slot)) => {

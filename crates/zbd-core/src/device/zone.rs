@@ -30,7 +30,7 @@ impl<D: Driver> ZoneHandle<'_, D> {
     ///
     /// # Cancellation
     /// See [`ZonedDevice`].
-    pub async fn open(&self) -> Result<()> {
+    pub async fn open(self) -> Result<()> {
         self.manage(ZoneAction::Open).await
     }
 
@@ -41,7 +41,7 @@ impl<D: Driver> ZoneHandle<'_, D> {
     ///
     /// # Cancellation
     /// See [`ZonedDevice`].
-    pub async fn close(&self) -> Result<()> {
+    pub async fn close(self) -> Result<()> {
         self.manage(ZoneAction::Close).await
     }
 
@@ -52,7 +52,7 @@ impl<D: Driver> ZoneHandle<'_, D> {
     ///
     /// # Cancellation
     /// See [`ZonedDevice`].
-    pub async fn finish(&self) -> Result<()> {
+    pub async fn finish(self) -> Result<()> {
         self.manage(ZoneAction::Finish).await
     }
 
@@ -63,7 +63,7 @@ impl<D: Driver> ZoneHandle<'_, D> {
     ///
     /// # Cancellation
     /// See [`ZonedDevice`].
-    pub async fn reset(&self) -> Result<()> {
+    pub async fn reset(self) -> Result<()> {
         self.manage(ZoneAction::Reset).await
     }
 
@@ -74,7 +74,7 @@ impl<D: Driver> ZoneHandle<'_, D> {
     ///
     /// # Cancellation
     /// See [`ZonedDevice`].
-    pub async fn append(&self, buffer: DmaBuffer) -> Result<Appended> {
+    pub async fn append(self, buffer: DmaBuffer) -> Result<Appended> {
         self.device.append(self.id, buffer).await
     }
 
@@ -83,7 +83,7 @@ impl<D: Driver> ZoneHandle<'_, D> {
     /// # Errors
     /// - [`ErrorKind::InvalidRequest`]: there is no such zone.
     /// - As [`ZonedDevice::report`] besides.
-    pub async fn report(&self) -> Result<Zone> {
+    pub async fn report(self) -> Result<Zone> {
         let mut zones = self.device.report(self.id..=self.id).await?;
         zones.pop().ok_or_else(|| {
             Error::new(
@@ -105,7 +105,7 @@ impl<D: Driver> ZoneHandle<'_, D> {
     ///
     /// # Cancellation
     /// Loses the place in the line; nothing else happens.
-    pub async fn reserve(&self) -> Result<()> {
+    pub async fn reserve(self) -> Result<()> {
         self.device.reserve(self.id).await
     }
 
@@ -119,12 +119,12 @@ impl<D: Driver> ZoneHandle<'_, D> {
     ///
     /// # Cancellation
     /// Nothing happens.
-    pub async fn barrier(&self) -> Result<Option<Sector>> {
+    pub async fn barrier(self) -> Result<Option<Sector>> {
         self.device.settle(self.id).await;
         Ok(self.report().await?.write_pointer)
     }
 
-    async fn manage(&self, action: ZoneAction) -> Result<()> {
+    async fn manage(self, action: ZoneAction) -> Result<()> {
         let zone = self.id;
         let done = self.device.run(Request::Manage { action, zone }).await;
         match done {

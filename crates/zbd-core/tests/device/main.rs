@@ -17,6 +17,7 @@ mod hostile;
 mod identity;
 mod interrupts;
 mod limits;
+mod local;
 mod meddler;
 mod model;
 mod notifications;

@@ -144,9 +144,7 @@ fn sleep(executor: Executor, expecting: usize) -> bool {
         false
     });
     if executor == Executor::WithIo && time_left.is_none() {
-        let may_sleep = !each(|thread| thread.expected() > 0 && !thread.watch());
-        // What has come while the interrupt was asked for is taken at once.
-        return may_sleep && !each(Thread::turn);
+        return !each(|thread| thread.expected() > 0 && !thread.watch());
     }
     let most = time_left.map_or(LONGEST_SLEEP, |left| left.min(LONGEST_SLEEP));
     let is_asleep = expecting == 1 && each(|thread| thread.expected() > 0 && thread.sleep(most));
@@ -188,7 +186,8 @@ impl Thread {
         is_spent
     }
 
-    /// Lets tokio watch the interrupt, and asks the device for it; false if that is in vain.
+    /// Lets tokio watch the interrupt, and asks the device for it; false if that is in vain, because
+    /// there is something to be taken already.
     fn watch(&self) -> bool {
         let mut parking = self.parking.borrow_mut();
         let mut core = self.core.borrow_mut();
