@@ -2,6 +2,8 @@
 
 pub(crate) mod limits;
 mod ranges;
+#[cfg(test)]
+mod tests;
 
 use ranges::Erasure;
 use vfio_virtio::{Error, ErrorKind};

@@ -9,7 +9,7 @@ use std::ops::Range;
 use memmap2::{MmapMut, MmapOptions};
 use vfio_virtio::{Error, ErrorKind, Result};
 
-use self::{file::FileStore, io::Io};
+use self::io::Io;
 use crate::{
     chain::Buffers,
     config::{Resolved, StoreKind},
@@ -18,7 +18,9 @@ use crate::{
     zone::ZoneTable,
 };
 
-pub(crate) use file::Opened;
+pub(crate) use file::{FileStore, Opened};
+#[cfg(test)]
+pub(crate) use io::Op;
 pub use io::StoreIo;
 
 const PAGE_BYTES: usize = 4096;

@@ -373,6 +373,17 @@ impl FileStore {
         self.cache.len_bytes()
     }
 
+    #[cfg(test)]
+    pub(crate) fn io(&mut self) -> &mut Io {
+        &mut self.io
+    }
+
+    /// Where the data lie, and how long the file is.
+    #[cfg(test)]
+    pub(crate) fn extent(&self) -> Range<u64> {
+        self.layout.data_at..self.layout.len_bytes
+    }
+
     pub(crate) fn last_error(&self) -> Option<&str> {
         self.last_error.as_deref()
     }

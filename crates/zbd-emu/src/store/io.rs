@@ -39,6 +39,18 @@ pub enum StoreIo {
 pub(crate) struct Io {
     file: File,
     ring: Option<Ring>,
+    /// What was done to the file, for tests that cut the power in between.
+    #[cfg(test)]
+    pub(crate) trace: Option<Vec<Op>>,
+}
+
+/// One change of the file.
+#[cfg(test)]
+#[derive(Clone, Debug)]
+pub(crate) enum Op {
+    Write(u64, Vec<u8>),
+    Zero(Range<u64>),
+    Sync,
 }
 
 impl Io {
@@ -47,6 +59,8 @@ impl Io {
             file,
             // ENOSYS, EPERM and want of memory alike: the other way always works.
             ring: IoUring::new(ENTRIES).ok().map(Ring),
+            #[cfg(test)]
+            trace: None,
         }
     }
 
@@ -59,6 +73,12 @@ impl Io {
 
     pub(crate) fn file(&self) -> &File {
         &self.file
+    }
+
+    /// Goes on without io_uring, as where it is forbidden.
+    #[cfg(test)]
+    pub(crate) fn forbid_io_uring(&mut self) {
+        self.ring = None;
     }
 
     /// Fills `buffer` with what the file holds from `at` on.
@@ -86,6 +106,14 @@ impl Io {
 
     /// Writes each of `writes`, in any order.
     pub(crate) fn write(&mut self, writes: &[(u64, &[u8])]) -> io::Result<()> {
+        #[cfg(test)]
+        if let Some(trace) = &mut self.trace {
+            trace.extend(
+                writes
+                    .iter()
+                    .map(|(at, data)| Op::Write(*at, data.to_vec())),
+            );
+        }
         let pieces: Vec<(u64, &[u8])> = writes
             .iter()
             .flat_map(|(at, data)| {
@@ -123,6 +151,10 @@ impl Io {
 
     /// Makes everything that was written durable.
     pub(crate) fn sync(&mut self) -> io::Result<()> {
+        #[cfg(test)]
+        if let Some(trace) = &mut self.trace {
+            trace.push(Op::Sync);
+        }
         let mut outcome = None;
         if let Some(ring) = &mut self.ring {
             let fd = types::Fd(self.file.as_raw_fd());
@@ -151,6 +183,10 @@ impl Io {
     pub(crate) fn zero(&mut self, range: Range<u64>) -> io::Result<()> {
         if range.is_empty() {
             return Ok(());
+        }
+        #[cfg(test)]
+        if let Some(trace) = &mut self.trace {
+            trace.push(Op::Zero(range.clone()));
         }
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         match fallocate(&self.file, flags, range.start, range.end - range.start) {

@@ -3,8 +3,10 @@
 //! A transaction is a list of patches, each some bytes or zeroes and where they go. It is written
 //! and synced first, then its patches are carried out in place, without a sync. Transactions lie
 //! one behind the other. When one does not fit any more, the file is synced, so that all patches
-//! are durable in place, and the next one takes the place of the first. At opening, the
-//! transactions from the first on whose numbers follow each other are carried out again.
+//! are durable in place, the first one is made void, and the next takes its place. At opening, the
+//! transactions from the first on whose numbers follow each other are carried out again. All or
+//! none: without the later ones, the earlier would undo what those did. So the first is void before
+//! any of them is overwritten.
 //!
 //! So patches may be carried out twice, and long after they were made. Data that go to the file
 //! without the journal, past the write pointer of a zone, must not be overwritten by a patch of an
@@ -14,7 +16,7 @@
 use std::io;
 
 use super::layout::{JOURNAL_AT, JOURNAL_BYTES, Layout, TABLE_AT};
-use crate::store::io::Io;
+use crate::{store::io::Io, wire::SECTOR_BYTES};
 
 const MAGIC: u64 = u64::from_le_bytes(*b"zbd-jrnl");
 /// Magic, file, place, number, length, checksum and padding.
@@ -79,6 +81,8 @@ pub(super) struct Journal {
     next_at: u64,
     number: u64,
     holds_data: bool,
+    /// The first transaction is void by now, but not durably so.
+    must_clear: bool,
 }
 
 impl Journal {
@@ -89,6 +93,7 @@ impl Journal {
             next_at: 0,
             number: 1,
             holds_data: false,
+            must_clear: false,
         }
     }
 
@@ -148,6 +153,12 @@ impl Journal {
         if begins_anew || self.next_at + len > JOURNAL_BYTES {
             io.sync()?;
             self.next_at = 0;
+            self.must_clear = true;
+        }
+        if self.must_clear {
+            io.write(&[(JOURNAL_AT, &[0; SECTOR_BYTES as usize])])?;
+            io.sync()?;
+            self.must_clear = false;
         }
         for (at, field) in [
             (0, MAGIC),

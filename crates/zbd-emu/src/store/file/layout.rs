@@ -19,7 +19,8 @@ use crate::{
 
 pub(super) const HEADER_BYTES: usize = 4096;
 pub(super) const JOURNAL_AT: u64 = HEADER_BYTES as u64;
-pub(super) const JOURNAL_BYTES: u64 = 8 << 20;
+/// Unit tests have a journal that is full soon.
+pub(super) const JOURNAL_BYTES: u64 = if cfg!(test) { 32 << 10 } else { 8 << 20 };
 pub(super) const TABLE_AT: u64 = JOURNAL_AT + JOURNAL_BYTES;
 pub(super) const RECORD_BYTES: usize = 32;
 const DATA_ALIGN: u64 = 1 << 16;
