@@ -11,9 +11,9 @@ use vfio_virtio::{Error, ErrorKind};
 use crate::{
     chain::{Broken, Buffers},
     config::{Resolved, SERIAL_BYTES, SegmentLimits},
-    memory::{DmaMap, Unmapped},
+    memory::DmaMap,
     request::Request,
-    store::{Failure, Opened, Store, StoreIo},
+    store::{Failed, Opened, Store, StoreIo},
     wire::{SECTOR_BYTES, feature, request, status},
     zone::{Command, Geometry, Refusal, Write, Zone, ZoneState, ZoneTable},
 };
@@ -69,36 +69,9 @@ pub(crate) struct Disk {
     writethrough: bool,
 }
 
-/// Why a request cannot be answered as the rules of zones have it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Halt {
-    /// The driver broke the rules.
-    Broken(Broken),
-    /// The medium failed.
-    Medium,
-}
-
-impl From<Failure> for Halt {
-    #[inline]
-    fn from(failure: Failure) -> Self {
-        match failure {
-            Failure::Unmapped => Self::Broken(Unmapped.into()),
-            Failure::Io => Self::Medium,
-        }
-    }
-}
-
-impl From<Broken> for Halt {
-    #[inline]
-    fn from(broken: Broken) -> Self {
-        Self::Broken(broken)
-    }
-}
-
-impl From<Unmapped> for Halt {
-    #[inline]
-    fn from(unmapped: Unmapped) -> Self {
-        Self::Broken(unmapped.into())
+impl From<Failed> for Outcome {
+    fn from(Failed: Failed) -> Self {
+        Self::of(status::IOERR)
     }
 }
 
@@ -146,8 +119,16 @@ impl Disk {
         Ok(failed)
     }
 
-    fn flush(&mut self) -> Result<(), Failure> {
+    fn flush(&mut self) -> Result<(), Failed> {
         self.store.flush(&self.zones)
+    }
+
+    /// Flushes, and how that ended.
+    fn flushed(&mut self) -> Outcome {
+        match self.flush() {
+            Ok(()) => Outcome::of(status::OK),
+            Err(failed) => failed.into(),
+        }
     }
 
     /// Flushes and lets go of the store, if that is one which outlives the device.
@@ -190,24 +171,7 @@ impl Disk {
         features: u64,
         dma: &DmaMap,
     ) -> Result<Outcome, Broken> {
-        match self.carry_out(request, features, dma) {
-            Ok(outcome) => Ok(outcome),
-            Err(Halt::Broken(broken)) => Err(broken),
-            Err(Halt::Medium) => {
-                request.data_in.zero(dma)?;
-                Ok(Outcome::of(status::IOERR))
-            }
-        }
-    }
-
-    #[inline]
-    fn carry_out(
-        &mut self,
-        request: &Request<'_>,
-        features: u64,
-        dma: &DmaMap,
-    ) -> Result<Outcome, Halt> {
-        let outcome = match request.kind {
+        let mut outcome = match request.kind {
             _ if self.refuses(request) => Outcome::of(status::IOERR),
             request::IN => {
                 let outcome = self.read(request, dma)?;
@@ -217,21 +181,18 @@ impl Disk {
                 outcome
             }
             request::OUT => self.write(request, dma)?,
-            request::GET_ID => return Ok(fill(request.data_in, &self.serial, dma)?),
+            request::GET_ID => return fill(request.data_in, &self.serial, dma),
             _ if features & feature_of(request.kind) == 0 => Outcome::of(status::UNSUPP),
             request::ZONE_APPEND => self.append(request, dma)?,
-            request::FLUSH => {
-                self.flush()?;
-                Outcome::of(status::OK)
-            }
+            request::FLUSH => self.flushed(),
             request::GET_LIFETIME if request.data_in.len() >= LIFETIME.len() as u64 => {
-                return Ok(fill(request.data_in, &LIFETIME, dma)?);
+                return fill(request.data_in, &LIFETIME, dma);
             }
             request::GET_LIFETIME => Outcome::of(status::IOERR),
             request::DISCARD => self.erase(Erasure::Discard, request, dma)?,
             request::WRITE_ZEROES => self.erase(Erasure::WriteZeroes, request, dma)?,
             request::SECURE_ERASE => self.erase(Erasure::SecureErase, request, dma)?,
-            request::ZONE_REPORT => return Ok(self.report(request, dma)?),
+            request::ZONE_REPORT => return self.report(request, dma),
             request::ZONE_OPEN => self.command(Command::Open, request),
             request::ZONE_CLOSE => self.command(Command::Close, request),
             request::ZONE_FINISH => self.command(Command::Finish, request),
@@ -243,7 +204,8 @@ impl Disk {
             _ => Outcome::of(status::UNSUPP),
         };
         if self.writethrough && outcome.status == status::OK {
-            self.flush()?;
+            let flushed = self.flushed();
+            outcome.status = flushed.status;
         }
         if request.data_in.len() != 0 {
             request.data_in.zero(dma)?;
@@ -281,9 +243,9 @@ impl Disk {
     }
 
     #[inline]
-    fn append(&mut self, request: &Request<'_>, dma: &DmaMap) -> Result<Outcome, Halt> {
+    fn append(&mut self, request: &Request<'_>, dma: &DmaMap) -> Result<Outcome, Broken> {
         if !request.has_location() {
-            return Err(Broken("an append without room for its location").into());
+            return Err(Broken("an append without room for its location"));
         }
         // §5.2.6.2, in the order of the text.
         if self.max_append_sectors == 0 {
@@ -296,29 +258,33 @@ impl Disk {
             return Ok(Outcome::of(status::INVALID_CMD));
         }
         match self.zones.check_append(request.sector, sectors) {
-            Ok(write) => {
-                self.store(write, request.data_out, dma)?;
-                Ok(Outcome {
+            Ok(write) => match self.store(write, request.data_out, dma)? {
+                Ok(()) => Ok(Outcome {
                     status: status::OK,
                     append_sector: write.sector,
-                })
-            }
+                }),
+                Err(failed) => Ok(failed.into()),
+            },
             Err(refusal) => Ok(refusal.into()),
         }
     }
 
     #[inline]
-    fn write(&mut self, request: &Request<'_>, dma: &DmaMap) -> Result<Outcome, Halt> {
+    fn write(&mut self, request: &Request<'_>, dma: &DmaMap) -> Result<Outcome, Broken> {
         let Some(sectors) = whole_sectors(request.data_out) else {
             return Ok(Outcome::of(status::IOERR));
         };
         match self.zones.check_write(request.sector, sectors) {
             Ok(write) => {
                 for gap in self.zones.gaps(write) {
-                    self.store.zero(gap, &self.zones)?;
+                    if let Err(failed) = self.store.zero(gap, &self.zones) {
+                        return Ok(failed.into());
+                    }
                 }
-                self.store(write, request.data_out, dma)?;
-                Ok(Outcome::of(status::OK))
+                match self.store(write, request.data_out, dma)? {
+                    Ok(()) => Ok(Outcome::of(status::OK)),
+                    Err(failed) => Ok(failed.into()),
+                }
             }
             Err(refusal) => Ok(refusal.into()),
         }
@@ -326,14 +292,21 @@ impl Disk {
 
     /// Data first, state second: an unmapped address leaves the zone as it was.
     #[inline]
-    fn store(&mut self, write: Write, data: Buffers<'_>, dma: &DmaMap) -> Result<(), Halt> {
-        self.store.write(write.sector, data, dma, &self.zones)?;
-        self.zones.commit(write);
-        Ok(())
+    fn store(
+        &mut self,
+        write: Write,
+        data: Buffers<'_>,
+        dma: &DmaMap,
+    ) -> Result<Result<(), Failed>, Broken> {
+        let stored = self.store.write(write.sector, data, dma, &self.zones)?;
+        if stored.is_ok() {
+            self.zones.commit(write);
+        }
+        Ok(stored)
     }
 
     #[inline]
-    fn read(&mut self, request: &Request<'_>, dma: &DmaMap) -> Result<Outcome, Halt> {
+    fn read(&mut self, request: &Request<'_>, dma: &DmaMap) -> Result<Outcome, Broken> {
         let Some(sectors) = whole_sectors(request.data_in) else {
             return Ok(Outcome::of(status::IOERR));
         };
@@ -344,8 +317,10 @@ impl Disk {
         let mut left = request.data_in;
         for stretch in self.zones.stretches(request.sector, sectors) {
             let (written, rest) = left.split_at(stretch.written * SECTOR_BYTES).ok_or(split)?;
-            if stretch.written != 0 {
-                self.store.read(stretch.sector, written, dma)?;
+            if stretch.written != 0
+                && let Err(failed) = self.store.read(stretch.sector, written, dma)?
+            {
+                return Ok(failed.into());
             }
             left = rest;
             if stretch.unwritten != 0 {

@@ -9,7 +9,6 @@ use std::ops::Range;
 use memmap2::{MmapMut, MmapOptions};
 use vfio_virtio::{Error, ErrorKind, Result};
 
-use self::io::Io;
 use crate::{
     chain::Buffers,
     config::{Resolved, StoreKind},
@@ -19,6 +18,7 @@ use crate::{
 };
 
 pub(crate) use file::{FileStore, Opened};
+pub(crate) use io::Io;
 #[cfg(test)]
 pub(crate) use io::Op;
 pub use io::StoreIo;
@@ -35,16 +35,36 @@ pub(crate) enum Store {
     File(Box<FileStore>),
 }
 
-/// Why data could not be stored or fetched.
+/// The file could not be read or written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Failure {
+pub(crate) struct Failed;
+
+/// Why a file could not store or fetch data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Failure {
     Unmapped,
-    /// The file could not be read or written.
     Io,
 }
 
+impl Failure {
+    /// Apart, since the one is the driver's fault and the other how a request ends.
+    #[inline(never)]
+    fn apart(outcome: Result<(), Self>) -> Result<Result<(), Failed>, Unmapped> {
+        match outcome {
+            Ok(()) => Ok(Ok(())),
+            Err(Self::Io) => Ok(Err(Failed)),
+            Err(Self::Unmapped) => Err(Unmapped),
+        }
+    }
+}
+
+impl From<Failed> for Failure {
+    fn from(Failed: Failed) -> Self {
+        Self::Io
+    }
+}
+
 impl From<Unmapped> for Failure {
-    #[inline]
     fn from(Unmapped: Unmapped) -> Self {
         Self::Unmapped
     }
@@ -75,7 +95,7 @@ impl Store {
     }
 
     /// Makes everything durable that can be.
-    pub(crate) fn flush(&mut self, zones: &ZoneTable) -> Result<(), Failure> {
+    pub(crate) fn flush(&mut self, zones: &ZoneTable) -> Result<(), Failed> {
         match self {
             Self::File(file) => file.flush(zones),
             _ => Ok(()),
@@ -141,16 +161,17 @@ impl Store {
         data: Buffers<'_>,
         dma: &DmaMap,
         zones: &ZoneTable,
-    ) -> Result<(), Failure> {
+    ) -> Result<Result<(), Failed>, Unmapped> {
         match self {
-            Self::Null => Ok(data.check(dma)?),
+            Self::Null => data.check(dma)?,
             Self::Memory(memory) => {
                 let start = byte(sector);
                 let end = start + data.len() as usize;
-                Ok(data.read(dma, &mut memory[start..end])?)
+                data.read(dma, &mut memory[start..end])?;
             }
-            Self::File(file) => file.write(sector, data, dma, zones),
+            Self::File(file) => return Failure::apart(file.write(sector, data, dma, zones)),
         }
+        Ok(Ok(()))
     }
 
     /// Fetches what is stored from `sector` on, which must be on the device.
@@ -160,20 +181,21 @@ impl Store {
         sector: u64,
         data: Buffers<'_>,
         dma: &DmaMap,
-    ) -> Result<(), Failure> {
+    ) -> Result<Result<(), Failed>, Unmapped> {
         match self {
-            Self::Null => Ok(data.zero(dma)?),
+            Self::Null => data.zero(dma)?,
             Self::Memory(memory) => {
                 let start = byte(sector);
                 let end = start + data.len() as usize;
-                Ok(data.write(dma, &memory[start..end])?)
+                data.write(dma, &memory[start..end])?;
             }
-            Self::File(file) => file.read(sector, data, dma),
+            Self::File(file) => return Failure::apart(file.read(sector, data, dma)),
         }
+        Ok(Ok(()))
     }
 
     /// Makes sectors zero.
-    pub(crate) fn zero(&mut self, sectors: Range<u64>, zones: &ZoneTable) -> Result<(), Failure> {
+    pub(crate) fn zero(&mut self, sectors: Range<u64>, zones: &ZoneTable) -> Result<(), Failed> {
         match self {
             Self::Null => {}
             Self::Memory(memory) => memory[byte(sectors.start)..byte(sectors.end)].fill(0),

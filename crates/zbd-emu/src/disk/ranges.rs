@@ -18,12 +18,12 @@
 //! refuses ends a request where it is: the segments before have been carried out. A SECURE_ERASE of
 //! zones that is refused changes nothing.
 
-use super::{Disk, Halt, Outcome, limits, limits::Limits};
+use super::{Disk, Outcome, limits, limits::Limits};
 use crate::{
     chain::{Broken, Buffers},
     memory::DmaMap,
     request::Request,
-    store::Failure,
+    store::Failed,
     wire::{SEGMENT_UNMAP, status},
     zone::{Geometry, Refusal, ZoneKind},
 };
@@ -53,7 +53,7 @@ struct Range {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stop {
     Refused(Refusal),
-    Failed(Failure),
+    Failed(Failed),
 }
 
 impl From<Refusal> for Stop {
@@ -62,9 +62,9 @@ impl From<Refusal> for Stop {
     }
 }
 
-impl From<Failure> for Stop {
-    fn from(failure: Failure) -> Self {
-        Self::Failed(failure)
+impl From<Failed> for Stop {
+    fn from(failed: Failed) -> Self {
+        Self::Failed(failed)
     }
 }
 
@@ -91,7 +91,7 @@ impl Disk {
         erasure: Erasure,
         request: &Request<'_>,
         dma: &DmaMap,
-    ) -> Result<Outcome, Halt> {
+    ) -> Result<Outcome, Broken> {
         let limits = erasure.limits(self.zones.geometry());
         let len = request.data_out.len();
         let most = u64::from(limits.segments) * SEGMENT_BYTES;
@@ -122,11 +122,11 @@ impl Disk {
                 .into_iter()
                 .try_for_each(|range| self.erase_range(erasure, range))
         };
-        match erased {
-            Ok(()) => Ok(Outcome::of(status::OK)),
-            Err(Stop::Refused(refusal)) => Ok(refusal.into()),
-            Err(Stop::Failed(failure)) => Err(failure.into()),
-        }
+        Ok(match erased {
+            Ok(()) => Outcome::of(status::OK),
+            Err(Stop::Refused(refusal)) => refusal.into(),
+            Err(Stop::Failed(failed)) => failed.into(),
+        })
     }
 
     fn erase_zones(&mut self, ranges: &[Range]) -> Result<(), Stop> {

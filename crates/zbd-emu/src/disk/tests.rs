@@ -12,8 +12,9 @@ use crate::{
     config::Switch,
     memory::{DmaMap, IOVA_RANGE},
     request::Request,
-    store::{Op, Opened, Store},
+    store::{Io, Op, Opened, Store},
     wire::request,
+    zone::ZoneState,
 };
 
 const BLOCK: usize = 4096;
@@ -307,6 +308,44 @@ fn crash_everywhere(options: &str, conventional: usize, anywhere: bool) {
                 );
             }
         }
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_written_is_an_io_error_and_nothing_is_lost() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("disk");
+    let mut harness = Harness::new(&path, "zones=4,zone-size=32k,conventional=1,cache=8k");
+    let data = [7; BLOCK];
+    assert_eq!(harness.request(request::OUT, 64, &data), 0);
+    assert_eq!(harness.request(request::OUT, 0, &data), 0);
+    for (with_ring, other) in [(true, 2), (false, 3)] {
+        *harness.file().io() = Io::new(File::open(&path).unwrap());
+        if !with_ring {
+            harness.file().io().forbid_io_uring();
+        }
+        assert_eq!(harness.request(request::FLUSH, 0, &[]), 1);
+        assert!(harness.disk.store_error().is_some());
+        // The cache is full: there is no room without the file, and the zone stays as it was.
+        assert_eq!(harness.request(request::OUT, 72, &data), 1);
+        assert!(harness.disk.fail_zone(other, ZoneState::Offline).is_err());
+        assert!(!harness.disk.set_writethrough(true));
+        assert_eq!(harness.disk.cached_bytes(), 2 * BLOCK as u64);
+    }
+    let writable = File::options().read(true).write(true).open(&path).unwrap();
+    *harness.file().io() = Io::new(writable);
+    assert_eq!(harness.request(request::FLUSH, 0, &[]), 0);
+    assert_eq!(harness.request(request::OUT, 72, &data), 0);
+    drop(harness);
+    let mut harness = Harness::new(&path, "");
+    let written = harness.disk.zones.zones()[1].written_end;
+    assert_eq!(written, 72);
+    let file = File::open(&path).unwrap();
+    for sector in [0, 64] {
+        let mut held = [0; BLOCK];
+        let at = harness.file().extent().start + sector * SECTOR as u64;
+        file.read_exact_at(&mut held, at).unwrap();
+        assert!(held == data, "{sector}");
     }
 }
 

@@ -28,7 +28,7 @@ use self::{
     journal::{Journal, Order, Transaction},
     layout::{Layout, RECORD_BYTES, Record},
 };
-use super::{Failure, Io, StoreIo};
+use super::{Failed, Failure, Io, StoreIo};
 use crate::{
     chain::Buffers,
     memory::DmaMap,
@@ -43,7 +43,8 @@ const SCRATCH_BYTES: usize = 1 << 17;
 /// The largest block.
 const MOST_BLOCK_BYTES: usize = 1 << 16;
 
-/// The data of a device, in a file.
+/// The data of a device, in a file. What a request does here is not inlined: the path of the other
+/// stores is to stay small.
 #[derive(Debug)]
 pub(crate) struct FileStore {
     io: Io,
@@ -208,7 +209,8 @@ impl FileStore {
     }
 
     /// Makes everything durable.
-    pub(crate) fn flush(&mut self, zones: &ZoneTable) -> Result<(), Failure> {
+    #[inline(never)]
+    pub(crate) fn flush(&mut self, zones: &ZoneTable) -> Result<(), Failed> {
         let target: Vec<Record> = zones.zones().iter().map(Record::of).collect();
         if self.cache.is_empty() && target == self.durable {
             return Ok(());
@@ -218,7 +220,8 @@ impl FileStore {
     }
 
     /// Stores `data` from `sector` on.
-    pub(crate) fn write(
+    #[inline(never)]
+    pub(super) fn write(
         &mut self,
         sector: u64,
         data: Buffers<'_>,
@@ -241,7 +244,8 @@ impl FileStore {
     }
 
     /// Makes sectors zero.
-    pub(crate) fn zero(&mut self, sectors: Range<u64>, zones: &ZoneTable) -> Result<(), Failure> {
+    #[inline(never)]
+    pub(crate) fn zero(&mut self, sectors: Range<u64>, zones: &ZoneTable) -> Result<(), Failed> {
         for part in self.parts(&sectors) {
             if part.bytes.len() == self.block_bytes {
                 self.make_room(part.block, zones, &sectors)?;
@@ -254,7 +258,8 @@ impl FileStore {
     }
 
     /// Fetches what is stored from `sector` on.
-    pub(crate) fn read(
+    #[inline(never)]
+    pub(super) fn read(
         &mut self,
         sector: u64,
         data: Buffers<'_>,
@@ -302,7 +307,7 @@ impl FileStore {
         part: &Part,
         zones: &ZoneTable,
         arriving: &Range<u64>,
-    ) -> Result<&mut [u8], Failure> {
+    ) -> Result<&mut [u8], Failed> {
         self.make_room(part.block, zones, arriving)?;
         if part.bytes.len() == self.block_bytes || self.cache.get(part.block).is_some() {
             return Ok(self.cache.claim(part.block));
@@ -322,7 +327,7 @@ impl FileStore {
         block: u64,
         zones: &ZoneTable,
         arriving: &Range<u64>,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), Failed> {
         if !self.cache.is_full_for(block) {
             return Ok(());
         }
@@ -357,10 +362,10 @@ impl FileStore {
     }
 
     /// A driver learns no more than that there was an error.
-    fn note(&mut self, outcome: io::Result<()>) -> Result<(), Failure> {
+    fn note(&mut self, outcome: io::Result<()>) -> Result<(), Failed> {
         outcome.map_err(|e| {
             self.last_error = Some(e.to_string());
-            Failure::Io
+            Failed
         })
     }
 
