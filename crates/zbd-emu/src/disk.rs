@@ -291,7 +291,7 @@ impl Disk {
     }
 
     /// Data first, state second: an unmapped address leaves the zone as it was.
-    #[inline]
+    #[inline(always)]
     fn store(
         &mut self,
         write: Write,
