@@ -2,17 +2,20 @@
 
 pub(crate) mod limits;
 mod ranges;
+#[cfg(test)]
+mod tests;
 
 use ranges::Erasure;
+use vfio_virtio::{Error, ErrorKind};
 
 use crate::{
     chain::{Broken, Buffers},
     config::{Resolved, SERIAL_BYTES, SegmentLimits},
     memory::DmaMap,
     request::Request,
-    store::Store,
+    store::{Failed, Opened, Store, StoreIo},
     wire::{SECTOR_BYTES, feature, request, status},
-    zone::{Command, Geometry, Refusal, Write, Zone, ZoneTable},
+    zone::{Command, Geometry, Refusal, Write, Zone, ZoneState, ZoneTable},
 };
 
 /// `struct virtio_blk_lifetime` (VIRTIO 1.3 §5.2.6): a normal number of reserved blocks, at most 20%
@@ -62,18 +65,92 @@ pub(crate) struct Disk {
     serial: [u8; SERIAL_BYTES],
     segments: SegmentLimits,
     read_only: bool,
+    /// Whether every change is durable before it is answered.
+    writethrough: bool,
+}
+
+impl From<Failed> for Outcome {
+    fn from(Failed: Failed) -> Self {
+        Self::of(status::IOERR)
+    }
 }
 
 impl Disk {
-    pub(crate) fn new(config: &Resolved) -> vfio_virtio::Result<Self> {
+    /// The medium that `config` asks for, in `file` if that is one.
+    pub(crate) fn new(config: &Resolved, file: Option<Opened>) -> vfio_virtio::Result<Self> {
+        let (store, zones) = Store::new(config, file)?;
         Ok(Self {
-            zones: ZoneTable::new(config.geometry),
-            store: Store::new(config.store, config.geometry.sectors)?,
+            zones,
+            store,
             max_append_sectors: config.max_append_sectors,
             serial: config.serial,
             segments: config.segments,
             read_only: config.features & feature::RO != 0,
+            writethrough: false,
         })
+    }
+
+    /// Has every change be durable before it is answered, or ends that. False where what was
+    /// changed so far could not be made durable; nothing is different then.
+    pub(crate) fn set_writethrough(&mut self, writethrough: bool) -> bool {
+        // Other stores are no more durable after a flush than before.
+        let writethrough = writethrough && self.store.file().is_some();
+        if writethrough && self.flush().is_err() {
+            return false;
+        }
+        self.writethrough = writethrough;
+        true
+    }
+
+    /// Makes a zone fail for good. False where that cannot be.
+    pub(crate) fn fail_zone(&mut self, zone: usize, state: ZoneState) -> vfio_virtio::Result<bool> {
+        let failed = self.zones.fail(zone, state);
+        // A zone that failed does not recover with the power.
+        if failed && self.flush().is_err() {
+            return Err(Error::new(
+                ErrorKind::Io,
+                format!(
+                    "zone {zone} is {state:?} until the device is closed: the file could not be \
+                     written ({})",
+                    self.store_error().unwrap_or_default()
+                ),
+            ));
+        }
+        Ok(failed)
+    }
+
+    fn flush(&mut self) -> Result<(), Failed> {
+        self.store.flush(&self.zones)
+    }
+
+    /// Flushes, and how that ended.
+    fn flushed(&mut self) -> Outcome {
+        match self.flush() {
+            Ok(()) => Outcome::of(status::OK),
+            Err(failed) => failed.into(),
+        }
+    }
+
+    /// Flushes and lets go of the store, if that is one which outlives the device.
+    pub(crate) fn close(&mut self) {
+        self.store.close(&self.zones);
+    }
+
+    /// Lets go of the store, of which no more is left than a power cut leaves.
+    pub(crate) fn cut(&mut self, seed: u64) {
+        self.store.cut(&self.zones, seed);
+    }
+
+    pub(crate) fn store_io(&self) -> Option<StoreIo> {
+        Some(self.store.file()?.io_kind())
+    }
+
+    pub(crate) fn store_error(&self) -> Option<&str> {
+        self.store.file()?.last_error()
+    }
+
+    pub(crate) fn cached_bytes(&self) -> u64 {
+        self.store.file().map_or(0, |file| file.cached_bytes())
     }
 
     /// Gives a medium without zones another size.
@@ -94,7 +171,7 @@ impl Disk {
         features: u64,
         dma: &DmaMap,
     ) -> Result<Outcome, Broken> {
-        let outcome = match request.kind {
+        let mut outcome = match request.kind {
             _ if self.refuses(request) => Outcome::of(status::IOERR),
             request::IN => {
                 let outcome = self.read(request, dma)?;
@@ -107,7 +184,7 @@ impl Disk {
             request::GET_ID => return fill(request.data_in, &self.serial, dma),
             _ if features & feature_of(request.kind) == 0 => Outcome::of(status::UNSUPP),
             request::ZONE_APPEND => self.append(request, dma)?,
-            request::FLUSH => Outcome::of(status::OK),
+            request::FLUSH => self.flushed(),
             request::GET_LIFETIME if request.data_in.len() >= LIFETIME.len() as u64 => {
                 return fill(request.data_in, &LIFETIME, dma);
             }
@@ -126,6 +203,10 @@ impl Disk {
             }
             _ => Outcome::of(status::UNSUPP),
         };
+        if self.writethrough && outcome.status == status::OK {
+            let flushed = self.flushed();
+            outcome.status = flushed.status;
+        }
         if request.data_in.len() != 0 {
             request.data_in.zero(dma)?;
         }
@@ -177,13 +258,13 @@ impl Disk {
             return Ok(Outcome::of(status::INVALID_CMD));
         }
         match self.zones.check_append(request.sector, sectors) {
-            Ok(write) => {
-                self.store(write, request.data_out, dma)?;
-                Ok(Outcome {
+            Ok(write) => match self.store(write, request.data_out, dma)? {
+                Ok(()) => Ok(Outcome {
                     status: status::OK,
                     append_sector: write.sector,
-                })
-            }
+                }),
+                Err(failed) => Ok(failed.into()),
+            },
             Err(refusal) => Ok(refusal.into()),
         }
     }
@@ -196,25 +277,36 @@ impl Disk {
         match self.zones.check_write(request.sector, sectors) {
             Ok(write) => {
                 for gap in self.zones.gaps(write) {
-                    self.store.zero(gap);
+                    if let Err(failed) = self.store.zero(gap, &self.zones) {
+                        return Ok(failed.into());
+                    }
                 }
-                self.store(write, request.data_out, dma)?;
-                Ok(Outcome::of(status::OK))
+                match self.store(write, request.data_out, dma)? {
+                    Ok(()) => Ok(Outcome::of(status::OK)),
+                    Err(failed) => Ok(failed.into()),
+                }
             }
             Err(refusal) => Ok(refusal.into()),
         }
     }
 
     /// Data first, state second: an unmapped address leaves the zone as it was.
-    #[inline]
-    fn store(&mut self, write: Write, data: Buffers<'_>, dma: &DmaMap) -> Result<(), Broken> {
-        self.store.write(write.sector, data, dma)?;
-        self.zones.commit(write);
-        Ok(())
+    #[inline(always)]
+    fn store(
+        &mut self,
+        write: Write,
+        data: Buffers<'_>,
+        dma: &DmaMap,
+    ) -> Result<Result<(), Failed>, Broken> {
+        let stored = self.store.write(write.sector, data, dma, &self.zones)?;
+        if stored.is_ok() {
+            self.zones.commit(write);
+        }
+        Ok(stored)
     }
 
     #[inline]
-    fn read(&self, request: &Request<'_>, dma: &DmaMap) -> Result<Outcome, Broken> {
+    fn read(&mut self, request: &Request<'_>, dma: &DmaMap) -> Result<Outcome, Broken> {
         let Some(sectors) = whole_sectors(request.data_in) else {
             return Ok(Outcome::of(status::IOERR));
         };
@@ -225,8 +317,10 @@ impl Disk {
         let mut left = request.data_in;
         for stretch in self.zones.stretches(request.sector, sectors) {
             let (written, rest) = left.split_at(stretch.written * SECTOR_BYTES).ok_or(split)?;
-            if stretch.written != 0 {
-                self.store.read(stretch.sector, written, dma)?;
+            if stretch.written != 0
+                && let Err(failed) = self.store.read(stretch.sector, written, dma)?
+            {
+                return Ok(failed.into());
             }
             left = rest;
             if stretch.unwritten != 0 {

@@ -1,4 +1,8 @@
-//! Where data goes. Data are copied straight between the driver's memory and the store.
+//! Where data goes. Data are copied straight between the driver's memory and the store, or the
+//! cache of a file.
+
+mod file;
+mod io;
 
 use std::ops::Range;
 
@@ -7,10 +11,17 @@ use vfio_virtio::{Error, ErrorKind, Result};
 
 use crate::{
     chain::Buffers,
-    config::StoreKind,
+    config::{Resolved, StoreKind},
     memory::{DmaMap, Unmapped},
     wire::SECTOR_BYTES,
+    zone::ZoneTable,
 };
+
+pub(crate) use file::{FileStore, Opened};
+pub(crate) use io::Io;
+#[cfg(test)]
+pub(crate) use io::Op;
+pub use io::StoreIo;
 
 const PAGE_BYTES: usize = 4096;
 
@@ -20,24 +31,113 @@ pub(crate) enum Store {
     /// Memory that the kernel provides as it is written.
     Memory(MmapMut),
     Null,
+    /// A file behind a cache.
+    File(Box<FileStore>),
+}
+
+/// The file could not be read or written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Failed;
+
+/// Why a file could not store or fetch data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Failure {
+    Unmapped,
+    Io,
+}
+
+impl Failure {
+    /// Apart, since the one is the driver's fault and the other how a request ends.
+    #[inline(never)]
+    fn apart(outcome: Result<(), Self>) -> Result<Result<(), Failed>, Unmapped> {
+        match outcome {
+            Ok(()) => Ok(Ok(())),
+            Err(Self::Io) => Ok(Err(Failed)),
+            Err(Self::Unmapped) => Err(Unmapped),
+        }
+    }
+}
+
+impl From<Failed> for Failure {
+    fn from(Failed: Failed) -> Self {
+        Self::Io
+    }
+}
+
+impl From<Unmapped> for Failure {
+    fn from(Unmapped: Unmapped) -> Self {
+        Self::Unmapped
+    }
 }
 
 impl Store {
-    pub(crate) fn new(kind: StoreKind, sectors: u64) -> Result<Self> {
-        match kind {
-            StoreKind::Null => Ok(Self::Null),
-            StoreKind::Memory => Ok(Self::Memory(reserve(sectors)?)),
+    /// The store that `config` asks for, in `file` if that is one, and the zones as it has them.
+    pub(crate) fn new(config: &Resolved, file: Option<Opened>) -> Result<(Self, ZoneTable)> {
+        if let Some(file) = file {
+            let (store, zones) = file.load(config)?;
+            return Ok((Self::File(Box::new(store)), zones));
+        }
+        let store = match config.store {
+            StoreKind::Memory => Self::Memory(reserve(config.geometry.sectors)?),
+            StoreKind::Null => Self::Null,
+            StoreKind::File(_) => {
+                return Err(Error::new(ErrorKind::InvalidInput, "the file is not open"));
+            }
+        };
+        Ok((store, ZoneTable::new(config.geometry)))
+    }
+
+    pub(crate) fn file(&self) -> Option<&FileStore> {
+        match self {
+            Self::File(file) => Some(file),
+            _ => None,
         }
     }
 
-    /// Makes room for `new` sectors where there were `old`. What is added is zero.
-    pub(crate) fn resize(&mut self, old: u64, new: u64) -> Result<()> {
-        if new < old {
-            self.zero(new..old);
+    /// Makes everything durable that can be.
+    pub(crate) fn flush(&mut self, zones: &ZoneTable) -> Result<(), Failed> {
+        match self {
+            Self::File(file) => file.flush(zones),
+            _ => Ok(()),
         }
-        let Self::Memory(memory) = self else {
-            return Ok(());
+    }
+
+    /// Lets go of a file, after a last flush. Reads are of zeroes from then on.
+    pub(crate) fn close(&mut self, zones: &ZoneTable) {
+        if let Self::File(file) = self {
+            // There is nobody to tell. Who must know flushes before.
+            let _ = file.flush(zones);
+            *self = Self::Null;
+        }
+    }
+
+    /// Loses what a power cut loses, and lets go of a file.
+    pub(crate) fn cut(&mut self, zones: &ZoneTable, seed: u64) {
+        if let Self::File(file) = self {
+            file.cut(zones, seed);
+        }
+        *self = Self::Null;
+    }
+
+    /// Makes room for `new` sectors where there were `old`. What is added is zero.
+    ///
+    /// # Errors
+    /// When there is no memory for them, or the store is a file: its size is part of what it says of
+    /// itself.
+    pub(crate) fn resize(&mut self, old: u64, new: u64) -> Result<()> {
+        let memory = match self {
+            Self::Null => return Ok(()),
+            Self::Memory(memory) => memory,
+            Self::File(_) => {
+                return Err(Error::new(
+                    ErrorKind::Unsupported,
+                    "a device in a file cannot change its size: use store=mem",
+                ));
+            }
         };
+        if new < old {
+            memory[byte(new)..byte(old)].fill(0);
+        }
         if new * SECTOR_BYTES <= memory.len() as u64 {
             return Ok(());
         }
@@ -60,43 +160,53 @@ impl Store {
         sector: u64,
         data: Buffers<'_>,
         dma: &DmaMap,
-    ) -> Result<(), Unmapped> {
+        zones: &ZoneTable,
+    ) -> Result<Result<(), Failed>, Unmapped> {
         match self {
-            Self::Null => data.check(dma),
+            Self::Null => data.check(dma)?,
             Self::Memory(memory) => {
-                let start = (sector * SECTOR_BYTES) as usize;
+                let start = byte(sector);
                 let end = start + data.len() as usize;
-                data.read(dma, &mut memory[start..end])
+                data.read(dma, &mut memory[start..end])?;
             }
+            Self::File(file) => return Failure::apart(file.write(sector, data, dma, zones)),
         }
+        Ok(Ok(()))
     }
 
     /// Fetches what is stored from `sector` on, which must be on the device.
     #[inline]
     pub(crate) fn read(
-        &self,
+        &mut self,
         sector: u64,
         data: Buffers<'_>,
         dma: &DmaMap,
-    ) -> Result<(), Unmapped> {
+    ) -> Result<Result<(), Failed>, Unmapped> {
         match self {
-            Self::Null => data.zero(dma),
+            Self::Null => data.zero(dma)?,
             Self::Memory(memory) => {
-                let start = (sector * SECTOR_BYTES) as usize;
+                let start = byte(sector);
                 let end = start + data.len() as usize;
-                data.write(dma, &memory[start..end])
+                data.write(dma, &memory[start..end])?;
             }
+            Self::File(file) => return Failure::apart(file.read(sector, data, dma)),
         }
+        Ok(Ok(()))
     }
 
     /// Makes sectors zero.
-    pub(crate) fn zero(&mut self, sectors: Range<u64>) {
-        if let Self::Memory(memory) = self {
-            let start = (sectors.start * SECTOR_BYTES) as usize;
-            let end = (sectors.end * SECTOR_BYTES) as usize;
-            memory[start..end].fill(0);
+    pub(crate) fn zero(&mut self, sectors: Range<u64>, zones: &ZoneTable) -> Result<(), Failed> {
+        match self {
+            Self::Null => {}
+            Self::Memory(memory) => memory[byte(sectors.start)..byte(sectors.end)].fill(0),
+            Self::File(file) => file.zero(sectors, zones)?,
         }
+        Ok(())
     }
+}
+
+fn byte(sector: u64) -> usize {
+    (sector * SECTOR_BYTES) as usize
 }
 
 /// Memory for so many sectors, which the kernel provides as it is written.

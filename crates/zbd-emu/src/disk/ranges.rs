@@ -23,8 +23,9 @@ use crate::{
     chain::{Broken, Buffers},
     memory::DmaMap,
     request::Request,
+    store::Failed,
     wire::{SEGMENT_UNMAP, status},
-    zone::{Geometry, Refusal},
+    zone::{Geometry, Refusal, ZoneKind},
 };
 
 #[cfg(test)]
@@ -46,6 +47,25 @@ struct Range {
     sector: u64,
     sectors: u32,
     flags: u32,
+}
+
+/// What ended a request before its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stop {
+    Refused(Refusal),
+    Failed(Failed),
+}
+
+impl From<Refusal> for Stop {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl From<Failed> for Stop {
+    fn from(failed: Failed) -> Self {
+        Self::Failed(failed)
+    }
 }
 
 impl Erasure {
@@ -104,11 +124,12 @@ impl Disk {
         };
         Ok(match erased {
             Ok(()) => Outcome::of(status::OK),
-            Err(refusal) => refusal.into(),
+            Err(Stop::Refused(refusal)) => refusal.into(),
+            Err(Stop::Failed(failed)) => failed.into(),
         })
     }
 
-    fn erase_zones(&mut self, ranges: &[Range]) -> Result<(), Refusal> {
+    fn erase_zones(&mut self, ranges: &[Range]) -> Result<(), Stop> {
         let named = ranges
             .iter()
             .map(|range| {
@@ -116,28 +137,33 @@ impl Disk {
                     .check_erase_zones(range.sector, range.sectors.into())
             })
             .collect::<Result<Vec<_>, _>>()?;
-        for (range, zones) in ranges.iter().zip(named) {
-            let end = range.sector + u64::from(range.sectors);
-            self.store.zero(range.sector..end);
+        for zones in named {
+            for zone in &self.zones.zones()[zones.clone()] {
+                // A file makes the data of a zone that is reset zero when the reset is durable.
+                let goes_with_reset = zone.kind != ZoneKind::Conventional;
+                if !(goes_with_reset && self.store.file().is_some()) {
+                    self.store.zero(zone.start..zone.end, &self.zones)?;
+                }
+            }
             self.zones.reset(zones);
         }
         Ok(())
     }
 
-    fn erase_range(&mut self, erasure: Erasure, range: Range) -> Result<(), Refusal> {
+    fn erase_range(&mut self, erasure: Erasure, range: Range) -> Result<(), Stop> {
         let sectors = u64::from(range.sectors);
         let end = range.sector + sectors;
         if erasure == Erasure::WriteZeroes {
             let write = self.zones.check_write(range.sector, sectors)?;
             for gap in self.zones.gaps(write) {
-                self.store.zero(gap);
+                self.store.zero(gap, &self.zones)?;
             }
-            self.store.zero(range.sector..end);
+            self.store.zero(range.sector..end, &self.zones)?;
             self.zones.commit(write);
             return Ok(());
         }
         self.zones.check_erase(range.sector, sectors)?;
-        self.store.zero(range.sector..end);
+        self.store.zero(range.sector..end, &self.zones)?;
         Ok(())
     }
 }
