@@ -39,6 +39,7 @@ mod rings;
 mod spec;
 mod units;
 pub mod virtio;
+mod writer;
 mod zone;
 
 pub use cache::WriteCache;

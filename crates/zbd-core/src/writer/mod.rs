@@ -1,0 +1,3 @@
+//! Many requests to one zone, in order.
+
+pub(crate) mod flight;

@@ -1,0 +1,6 @@
+//! The log on the software device.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests may panic")]
+
+mod appending;
+mod rig;
