@@ -6,8 +6,8 @@ use super::record::HEADER_LEN;
 use crate::{Error, ErrorKind, Result, ZoneId, ZoneType, ZonedDevice};
 
 /// How many granules of the last zone are kept for marks.
-const MIN_RESERVE: u64 = 4;
-const MAX_RESERVE: u64 = 64;
+const MIN_RESERVE: u64 = 8;
+const MAX_RESERVE: u64 = 256;
 
 /// The zones of a log and the units in which they are written.
 #[derive(Clone, Debug)]
@@ -67,7 +67,7 @@ impl Geometry {
                 ),
             ));
         }
-        let reserve = (smallest / 16).clamp(MIN_RESERVE, MAX_RESERVE);
+        let reserve = (smallest / 8).clamp(MIN_RESERVE, MAX_RESERVE);
         let in_zone = smallest.saturating_sub(reserve) * granule as u64;
         let max_read = info.max_transfer.min(info.max_segment) as usize;
         let max_append = (zoned.max_append.bytes())

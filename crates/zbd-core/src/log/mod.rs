@@ -53,8 +53,9 @@
 //!
 //! Marks carry no payload. One is written, and flushed, when the log is opened, before any record
 //! of the new epoch; and one when it is trimmed, before any zone is reset. The zone with the last
-//! one is not reset. A few granules are kept for them in the last zone there is, so that a full
-//! log can be trimmed.
+//! one is not reset. An eighth of the last zone there is, and no more than 256 granules, is kept for
+//! them, so that a full log can be opened and trimmed; a log that is full is not to be opened more
+//! often than that without being trimmed.
 //!
 //! # Recovery
 //!

@@ -3,4 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests may panic")]
 
 mod appending;
+mod cancellation;
+mod failing;
+mod fencing;
+mod recovery;
 mod rig;
+mod trimming;

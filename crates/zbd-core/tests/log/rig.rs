@@ -11,9 +11,10 @@ use std::{
 };
 
 use zbd_core::{
-    DeviceSpec, OpenOptions, SECTOR_LEN, SectorCount, ZoneId, ZoneLog, ZonedDevice,
+    Backend, DeviceSpec, OpenOptions, SECTOR_LEN, SectorCount, ZoneId, ZoneLog, ZonedDevice,
     log::{LogOptions, Recovery},
 };
+use zbd_emu::{Control, EmulatedFunction};
 
 /// Eight zones of 64 granules each.
 pub(crate) const SMALL: &str = "emu:zones=8,zone-size=32k,block-size=512,max-append=8k,queues=1";
@@ -59,6 +60,37 @@ pub(crate) fn device(spec: &str) -> ZonedDevice {
     };
     let spec: DeviceSpec = spec.parse().unwrap();
     ZonedDevice::open_with(&spec, &options).unwrap()
+}
+
+/// A device and its back.
+pub(crate) fn controlled(spec: &str) -> (ZonedDevice, Control) {
+    let config = spec.strip_prefix("emu:").unwrap().parse().unwrap();
+    let function = EmulatedFunction::new(&config).unwrap();
+    let control = function.control();
+    let options = OpenOptions {
+        memory_len: 2 << 20,
+        ..OpenOptions::default()
+    };
+    let queues = options
+        .open_function(Arc::new(function), Backend::Emulated, "emu:".to_owned())
+        .unwrap();
+    (ZonedDevice::from_queues(queues).unwrap(), control)
+}
+
+/// Runs `what` on a thread of its own until it ends.
+pub(crate) fn on_thread<T: Send + 'static>(
+    what: impl Future<Output = T> + Send + 'static,
+) -> thread::JoinHandle<T> {
+    thread::spawn(move || block_on(what))
+}
+
+/// How many pages of DMA memory are free.
+pub(crate) fn free_pages(device: &ZonedDevice) -> usize {
+    let mut pages = Vec::new();
+    while let Ok(page) = device.buffer(4096) {
+        pages.push(page);
+    }
+    pages.len()
 }
 
 /// The zones 1 to 6 of a device, so that a log which leaves them is found out.
