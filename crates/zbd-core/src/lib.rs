@@ -55,5 +55,6 @@ pub use rings::{RingOptions, Use};
 pub use spec::{DeviceSpec, Interrupts, OpenOptions, PciSpec};
 pub use units::{SECTOR_LEN, Sector, SectorCount, ZoneId};
 pub use vfio_virtio::{DmaArena, DmaBuffer, NoIommu, PageSize, sysfs};
+pub use writer::{Extent, Write, Written, ZoneWriter};
 pub use zbd_emu::EmulatedConfig;
 pub use zone::{Zone, ZoneModel, ZoneState, ZoneType};

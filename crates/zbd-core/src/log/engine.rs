@@ -159,8 +159,12 @@ impl Engine {
                 Err(error) => {
                     let place = &mut state.zones[zone];
                     place.phase = Phase::Unusable;
-                    let what = format!("zone {} was not reset", place.id);
-                    state.reset_failure = Some(Failure::new(state.base, &what, &error));
+                    let what = format!(
+                        "zone {} was not reset, and the log does without it until it is opened anew; its records are given up all the same",
+                        place.id
+                    );
+                    let failure = Error::new(error.kind(), what).with_source(error);
+                    state.reset_failure = Some(failure);
                 }
             },
         }
@@ -459,7 +463,7 @@ impl Engine {
                     return None;
                 }
                 return Some(match state.reset_failure.take() {
-                    Some(failure) => Err(failure.error()),
+                    Some(failure) => Err(failure),
                     None => Ok(()),
                 });
             }

@@ -223,8 +223,8 @@ impl ZoneLog {
     /// - As [`sync`](Self::sync).
     ///
     /// # Cancellation
-    /// The records are given up in this process at once; a later [`trim`](Self::trim) or
-    /// [`sync`](Self::sync) does the rest.
+    /// The records may be given up in this process and be back when the log is opened anew. Trimming
+    /// again, to the same point, does the rest.
     pub async fn trim(&self, below: RecordId) -> Result<()> {
         self.engine.trim(below.0).await
     }

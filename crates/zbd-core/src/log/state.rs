@@ -137,8 +137,8 @@ pub(super) struct State {
     pub(super) written_mark: Option<Mark>,
     pub(super) durable_mark: Option<Mark>,
     pub(super) failure: Option<Failure>,
-    /// Zones that could not be reset, for the next trim to tell.
-    pub(super) reset_failure: Option<Failure>,
+    /// That a zone could not be reset, for the next trim to tell.
+    pub(super) reset_failure: Option<Error>,
     pub(super) zones: Vec<LogZone>,
     pub(super) active: Option<usize>,
     pub(super) reserve: u64,

@@ -21,7 +21,8 @@ fn check(device: &zbd_core::ZonedDevice, log: &ZoneLog) {
     let before = log.records(..);
     let (log, recovery) = open(device);
     assert_eq!(recovery.next_id, end);
-    assert_eq!(recovery.records, before);
+    // What was given up by a trim that was not awaited may be back.
+    assert!(recovery.records.ends_with(&before));
     assert!((recovery.dropped, recovery.damaged) == (0, 0));
     for record in before {
         let read = block_on(log.read(record.id)).unwrap();

@@ -9,3 +9,4 @@ mod fencing;
 mod recovery;
 mod rig;
 mod trimming;
+mod writing;
