@@ -57,6 +57,7 @@ fn what_a_handle_has_acknowledged_before_it_was_fenced_is_there() {
     let device = device("emu:zones=4,zone-size=4m,block-size=512,queues=2,latency=20us");
     let options = LogOptions::new(zbd_core::ZoneId(0)..zbd_core::ZoneId(4));
     let (mut log, _) = block_on(ZoneLog::open(&device, &options)).unwrap();
+    let mut any = false;
     for _ in 0..30 {
         let acknowledged = Arc::new(AtomicU64::new(0));
         let writers: Vec<_> = (0..3)
@@ -78,9 +79,11 @@ fn what_a_handle_has_acknowledged_before_it_was_fenced_is_there() {
             writer.join().unwrap();
         }
         let acknowledged = acknowledged.load(Ordering::SeqCst);
-        assert!(acknowledged > 0 && acknowledged <= recovery.next_id.0);
+        assert!(acknowledged <= recovery.next_id.0);
+        any |= acknowledged > 0;
         log = next;
     }
+    assert!(any, "nothing was acknowledged");
 }
 
 #[test]
