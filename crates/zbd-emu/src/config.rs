@@ -7,7 +7,7 @@ mod resolve;
 #[cfg(test)]
 mod tests;
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 pub(crate) use resolve::{Resolved, SERIAL_BYTES, SegmentLimits};
 
@@ -23,12 +23,23 @@ pub enum ZoneModel {
 }
 
 /// Where data goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StoreKind {
     /// Memory of this process, allocated as it is written.
     Memory,
     /// Nowhere: zones keep their state, writes are dropped, reads are zeroes.
     Null,
+    /// A file, behind a volatile write cache: what was flushed outlives the process and the power.
+    ///
+    /// The file is created where there is none, in a directory that exists. One that exists says
+    /// itself what it is: model, sizes, capacity, conventional zones, limits, largest append, block
+    /// size and serial come from it where they are not given, and what is given otherwise is
+    /// refused. So is a file that another device holds, of whatever process, and one that is
+    /// damaged, cut short or not such a file at all.
+    ///
+    /// The path is valid Unicode, contains a `/` and no comma; one that does not begin with `/` is
+    /// relative to the working directory.
+    File(PathBuf),
 }
 
 /// The format of the virtqueues (VIRTIO 1.3 §2.6).
@@ -51,44 +62,54 @@ pub enum Switch {
 
 /// The properties of an emulated device.
 ///
-/// [`Default`] is a host-managed device of 64 zones of 16 MiB in memory. The option part of a
-/// device string parses into one:
+/// [`Default`] is a host-managed device of 64 zones of 16 MiB in memory. What the medium is, is
+/// optional: a file knows it already. The option part of a device string parses into one:
 ///
 /// ```
-/// use zbd_emu::{EmulatedConfig, ZoneModel};
+/// use zbd_emu::EmulatedConfig;
 ///
 /// let config: EmulatedConfig = "zones=16,zone-size=8m,zone-cap=6m,max-open=4".parse()?;
-/// assert_eq!(config.zones, 16);
+/// assert_eq!(config.zones, Some(16));
 /// assert_eq!(config.zone_capacity_bytes, Some(6 << 20));
-/// assert_eq!(config.model, ZoneModel::HostManaged);
+/// assert_eq!(config.model, None);
+///
+/// let durable: EmulatedConfig = "store=./disk.zbd,cache=16m".parse()?;
+/// assert_eq!(durable.to_string(), "store=./disk.zbd,cache=16m");
 /// # Ok::<_, vfio_virtio::Error>(())
 /// ```
+///
+/// The keys: `zones`, `size`, `zone-size`, `zone-cap`, `conventional`, `max-open`, `max-active`,
+/// `max-append`, `block-size`, `model=hm|ha|none`, `queues`, `queue-size`, `ring=split|packed`,
+/// `vectors`, `serial`, `size-max`, `seg-max`, `store=mem|null|PATH`, `cache`, `latency`, and with
+/// `on` or `off`: `indirect`, `event-idx`, `in-order`, `notification-data`, `notif-config-data`,
+/// `order-platform`, `flush`, `discard`, `write-zeroes`, `secure-erase`, `lifetime`, `readonly`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EmulatedConfig {
-    /// The zoned model.
-    pub model: ZoneModel,
-    /// The number of zones, conventional ones included. [`size_bytes`](Self::size_bytes) overrides
-    /// it.
-    pub zones: u32,
+    /// The zoned model; host-managed where not given.
+    pub model: Option<ZoneModel>,
+    /// The number of zones, conventional ones included; 64 where not given.
+    /// [`size_bytes`](Self::size_bytes) overrides it.
+    pub zones: Option<u32>,
     /// The size of the whole device. Where it is no multiple of the zone size, the last zone is
     /// short.
     pub size_bytes: Option<u64>,
-    /// The distance from one zone's start to the next; it need not be a power of two.
-    pub zone_size_bytes: u64,
+    /// The distance from one zone's start to the next; it need not be a power of two. 16 MiB where
+    /// not given.
+    pub zone_size_bytes: Option<u64>,
     /// How much of a sequential zone can be written; all of it where not given.
     pub zone_capacity_bytes: Option<u64>,
-    /// How many zones, from the first on, are conventional.
-    pub conventional_zones: u32,
+    /// How many zones, from the first on, are conventional; none where not given.
+    pub conventional_zones: Option<u32>,
     /// How many zones may be open, 0 for any number. 32 where not given, no more than may be
     /// active; host-aware devices have no limit.
     pub max_open_zones: Option<u32>,
     /// How many zones may be active, 0 for any number. 48 where not given, no fewer than may be
     /// open; host-aware devices have no limit.
     pub max_active_zones: Option<u32>,
-    /// The largest append; 0 for a device that does not support it.
-    pub max_append_bytes: u64,
-    /// The block size and write granularity.
-    pub block_size_bytes: u32,
+    /// The largest append; 0 for a device that does not support it. 512 KiB where not given.
+    pub max_append_bytes: Option<u64>,
+    /// The block size and write granularity; 4096 where not given.
+    pub block_size_bytes: Option<u32>,
     /// The number of request queues.
     pub queues: u16,
     /// The largest size of each queue, 4 to 32768. A power of two, unless packed rings are offered.
@@ -114,8 +135,9 @@ pub struct EmulatedConfig {
     /// The number of MSI-X vectors, 0 for a function without MSI-X. One for each queue and one more
     /// where not given.
     pub vectors: Option<u16>,
-    /// What GET_ID answers: at most 20 characters of ASCII, no comma and no space.
-    pub serial: String,
+    /// What GET_ID answers: at most 20 characters of ASCII, no comma and no space. `zbd-emu` where
+    /// not given.
+    pub serial: Option<String>,
     /// Whether the device offers FLUSH, and with it CONFIG_WCE.
     pub flush: Switch,
     /// Whether DISCARD is offered. Where not given, it is by devices that are not host-managed: a
@@ -138,6 +160,9 @@ pub struct EmulatedConfig {
     pub seg_max: Option<u32>,
     /// Where data goes.
     pub store: StoreKind,
+    /// How much data the write cache of a file holds before it is written back by itself; 64 MiB
+    /// where not given. Other stores have no cache.
+    pub cache_bytes: Option<u64>,
     /// The least time between taking a request and completing it.
     pub latency: Duration,
 }
@@ -145,16 +170,16 @@ pub struct EmulatedConfig {
 impl Default for EmulatedConfig {
     fn default() -> Self {
         Self {
-            model: ZoneModel::HostManaged,
-            zones: 64,
+            model: None,
+            zones: None,
             size_bytes: None,
-            zone_size_bytes: 16 << 20,
+            zone_size_bytes: None,
             zone_capacity_bytes: None,
-            conventional_zones: 0,
+            conventional_zones: None,
             max_open_zones: None,
             max_active_zones: None,
-            max_append_bytes: 512 << 10,
-            block_size_bytes: 4096,
+            max_append_bytes: None,
+            block_size_bytes: None,
             queues: 2,
             queue_size: 256,
             ring: RingFormat::Split,
@@ -165,7 +190,7 @@ impl Default for EmulatedConfig {
             notif_config_data: Switch::Off,
             order_platform: Switch::Off,
             vectors: None,
-            serial: "zbd-emu".to_owned(),
+            serial: None,
             flush: Switch::On,
             discard: None,
             write_zeroes: Switch::On,
@@ -175,6 +200,7 @@ impl Default for EmulatedConfig {
             size_max: None,
             seg_max: None,
             store: StoreKind::Memory,
+            cache_bytes: None,
             latency: Duration::ZERO,
         }
     }

@@ -38,10 +38,11 @@ impl Control {
     /// Makes a zone fail: [`ZoneState::ReadOnly`] or [`ZoneState::Offline`].
     ///
     /// # Errors
-    /// When there is no such sequential zone, the state is none of these, or the zone is offline
-    /// already.
+    /// When there is no such sequential zone, the state is none of these, the zone is offline
+    /// already, or the device is in a file that cannot be written. A file is flushed: zones do not
+    /// recover with the power.
     pub fn fail_zone(&self, zone: usize, state: ZoneState) -> Result<()> {
-        if self.shared.access().disk.zones.fail(zone, state) {
+        if self.shared.access().disk.fail_zone(zone, state)? {
             return Ok(());
         }
         Err(Error::new(
@@ -71,7 +72,7 @@ impl Control {
     /// told. What is cut off is gone, and what is added reads as zeroes.
     ///
     /// # Errors
-    /// When the device is zoned, or cannot have this size.
+    /// When the device is zoned, cannot have this size, or is in a file.
     pub fn resize(&self, sectors: u64) -> Result<()> {
         self.shared.access().resize(sectors)
     }
@@ -103,7 +104,26 @@ impl Control {
         self.shared.bell.last(queue.into())
     }
 
-    /// Pulls the device out: its registers read as all ones, and it does nothing any more.
+    /// Cuts the power. See [`EmulatedFunction::power_cut`] for what survives.
+    ///
+    /// [`EmulatedFunction::power_cut`]: crate::EmulatedFunction::power_cut
+    pub fn power_cut(&self, seed: u64) {
+        self.shared.access().power_cut(seed);
+    }
+
+    /// How many bytes of data are in the write cache of a file and not in the file.
+    pub fn cached_bytes(&self) -> u64 {
+        self.shared.access().disk.cached_bytes()
+    }
+
+    /// Why the device's file could not be read or written when that last happened: the driver is
+    /// told of an I/O error, no more.
+    pub fn store_error(&self) -> Option<String> {
+        self.shared.access().disk.store_error().map(str::to_owned)
+    }
+
+    /// Pulls the device out: its registers read as all ones, and it does nothing any more. A file
+    /// is flushed and closed.
     pub fn unplug(&self) {
         self.shared.access().remove();
     }

@@ -24,6 +24,7 @@ use crate::{
     memory::DmaMap,
     pci::ConfigSpace,
     ring::{Layout, Ring, Taken},
+    store::Opened,
     wire::{device_status, feature},
 };
 
@@ -110,7 +111,8 @@ impl Queue {
 }
 
 impl Device {
-    pub(crate) fn new(config: Resolved) -> vfio_virtio::Result<Self> {
+    /// The device that `config` stands for, its data in `file` if that is where they go.
+    pub(crate) fn new(config: Resolved, file: Option<Opened>) -> vfio_virtio::Result<Self> {
         let queues = usize::from(config.queues);
         let most_held = queues * usize::from(config.queue_size);
         let reserved = match config.latency.is_zero() {
@@ -121,7 +123,7 @@ impl Device {
             pci: ConfigSpace::new(&config),
             interrupts: Interrupts::new(config.vectors),
             dma: DmaMap::default(),
-            disk: Disk::new(&config)?,
+            disk: Disk::new(&config, file)?,
             faults: Faults::default(),
             gone: false,
             on_hold: false,
@@ -182,10 +184,9 @@ impl Device {
         // The driver never clears a bit but by reset, and the reset bit is not its own.
         let mut added = value & !self.status & !device_status::NEEDS_RESET;
         if added & device_status::FEATURES_OK != 0 {
-            if self.acceptable() {
-                // §5.2.5.2: without FLUSH the cache must begin as writethrough.
-                self.writeback = self.driver_features & feature::FLUSH != 0;
-            } else {
+            // §5.2.5.2: without FLUSH the cache must begin as writethrough.
+            let writeback = self.driver_features & feature::FLUSH != 0;
+            if !self.acceptable() || !self.set_writeback(writeback) {
                 added &= !device_status::FEATURES_OK;
             }
         }
@@ -194,6 +195,15 @@ impl Device {
             added &= !device_status::DRIVER_OK;
         }
         self.status |= added;
+    }
+
+    /// Changes the mode of the cache. False where what it holds could not be made durable.
+    fn set_writeback(&mut self, writeback: bool) -> bool {
+        let changed = self.disk.set_writethrough(!writeback);
+        if changed {
+            self.writeback = writeback;
+        }
+        changed
     }
 
     /// A reset that takes its time: until then the device goes on as before.
@@ -268,9 +278,16 @@ impl Device {
     /// Ends everything: the driver has given the function up, or it was pulled out.
     pub(crate) fn remove(&mut self) {
         self.reset();
+        self.disk.close();
         self.gone = true;
         self.dma.clear();
         self.interrupts.deliver_to(None);
+    }
+
+    /// Ends everything at once, as if the power failed.
+    pub(crate) fn power_cut(&mut self, seed: u64) {
+        self.disk.cut(seed);
+        self.remove();
     }
 
     fn enable_queue(&mut self, index: usize) {

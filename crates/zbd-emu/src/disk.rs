@@ -4,15 +4,16 @@ pub(crate) mod limits;
 mod ranges;
 
 use ranges::Erasure;
+use vfio_virtio::{Error, ErrorKind};
 
 use crate::{
     chain::{Broken, Buffers},
     config::{Resolved, SERIAL_BYTES, SegmentLimits},
-    memory::DmaMap,
+    memory::{DmaMap, Unmapped},
     request::Request,
-    store::Store,
+    store::{Failure, Opened, Store, StoreIo},
     wire::{SECTOR_BYTES, feature, request, status},
-    zone::{Command, Geometry, Refusal, Write, Zone, ZoneTable},
+    zone::{Command, Geometry, Refusal, Write, Zone, ZoneState, ZoneTable},
 };
 
 /// `struct virtio_blk_lifetime` (VIRTIO 1.3 §5.2.6): a normal number of reserved blocks, at most 20%
@@ -62,18 +63,111 @@ pub(crate) struct Disk {
     serial: [u8; SERIAL_BYTES],
     segments: SegmentLimits,
     read_only: bool,
+    /// Whether every change is durable before it is answered.
+    writethrough: bool,
+}
+
+/// Why a request cannot be answered as the rules of zones have it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Halt {
+    /// The driver broke the rules.
+    Broken(Broken),
+    /// The medium failed.
+    Medium,
+}
+
+impl From<Failure> for Halt {
+    #[inline]
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Unmapped => Self::Broken(Unmapped.into()),
+            Failure::Io => Self::Medium,
+        }
+    }
+}
+
+impl From<Broken> for Halt {
+    #[inline]
+    fn from(broken: Broken) -> Self {
+        Self::Broken(broken)
+    }
+}
+
+impl From<Unmapped> for Halt {
+    #[inline]
+    fn from(unmapped: Unmapped) -> Self {
+        Self::Broken(unmapped.into())
+    }
 }
 
 impl Disk {
-    pub(crate) fn new(config: &Resolved) -> vfio_virtio::Result<Self> {
+    /// The medium that `config` asks for, in `file` if that is one.
+    pub(crate) fn new(config: &Resolved, file: Option<Opened>) -> vfio_virtio::Result<Self> {
+        let (store, zones) = Store::new(config, file)?;
         Ok(Self {
-            zones: ZoneTable::new(config.geometry),
-            store: Store::new(config.store, config.geometry.sectors)?,
+            zones,
+            store,
             max_append_sectors: config.max_append_sectors,
             serial: config.serial,
             segments: config.segments,
             read_only: config.features & feature::RO != 0,
+            writethrough: false,
         })
+    }
+
+    /// Has every change be durable before it is answered, or ends that. False where what was
+    /// changed so far could not be made durable; nothing is different then.
+    pub(crate) fn set_writethrough(&mut self, writethrough: bool) -> bool {
+        // Other stores are no more durable after a flush than before.
+        let writethrough = writethrough && self.store.file().is_some();
+        if writethrough && self.flush().is_err() {
+            return false;
+        }
+        self.writethrough = writethrough;
+        true
+    }
+
+    /// Makes a zone fail for good. False where that cannot be.
+    pub(crate) fn fail_zone(&mut self, zone: usize, state: ZoneState) -> vfio_virtio::Result<bool> {
+        let failed = self.zones.fail(zone, state);
+        // A zone that failed does not recover with the power.
+        if failed && self.flush().is_err() {
+            return Err(Error::new(
+                ErrorKind::Io,
+                format!(
+                    "zone {zone} is {state:?} until the device is closed: the file could not be \
+                     written ({})",
+                    self.store_error().unwrap_or_default()
+                ),
+            ));
+        }
+        Ok(failed)
+    }
+
+    fn flush(&mut self) -> Result<(), Failure> {
+        self.store.flush(&self.zones)
+    }
+
+    /// Flushes and lets go of the store, if that is one which outlives the device.
+    pub(crate) fn close(&mut self) {
+        self.store.close(&self.zones);
+    }
+
+    /// Lets go of the store, of which no more is left than a power cut leaves.
+    pub(crate) fn cut(&mut self, seed: u64) {
+        self.store.cut(&self.zones, seed);
+    }
+
+    pub(crate) fn store_io(&self) -> Option<StoreIo> {
+        Some(self.store.file()?.io_kind())
+    }
+
+    pub(crate) fn store_error(&self) -> Option<&str> {
+        self.store.file()?.last_error()
+    }
+
+    pub(crate) fn cached_bytes(&self) -> u64 {
+        self.store.file().map_or(0, |file| file.cached_bytes())
     }
 
     /// Gives a medium without zones another size.
@@ -94,6 +188,23 @@ impl Disk {
         features: u64,
         dma: &DmaMap,
     ) -> Result<Outcome, Broken> {
+        match self.carry_out(request, features, dma) {
+            Ok(outcome) => Ok(outcome),
+            Err(Halt::Broken(broken)) => Err(broken),
+            Err(Halt::Medium) => {
+                request.data_in.zero(dma)?;
+                Ok(Outcome::of(status::IOERR))
+            }
+        }
+    }
+
+    #[inline]
+    fn carry_out(
+        &mut self,
+        request: &Request<'_>,
+        features: u64,
+        dma: &DmaMap,
+    ) -> Result<Outcome, Halt> {
         let outcome = match request.kind {
             _ if self.refuses(request) => Outcome::of(status::IOERR),
             request::IN => {
@@ -104,18 +215,21 @@ impl Disk {
                 outcome
             }
             request::OUT => self.write(request, dma)?,
-            request::GET_ID => return fill(request.data_in, &self.serial, dma),
+            request::GET_ID => return Ok(fill(request.data_in, &self.serial, dma)?),
             _ if features & feature_of(request.kind) == 0 => Outcome::of(status::UNSUPP),
             request::ZONE_APPEND => self.append(request, dma)?,
-            request::FLUSH => Outcome::of(status::OK),
+            request::FLUSH => {
+                self.flush()?;
+                Outcome::of(status::OK)
+            }
             request::GET_LIFETIME if request.data_in.len() >= LIFETIME.len() as u64 => {
-                return fill(request.data_in, &LIFETIME, dma);
+                return Ok(fill(request.data_in, &LIFETIME, dma)?);
             }
             request::GET_LIFETIME => Outcome::of(status::IOERR),
             request::DISCARD => self.erase(Erasure::Discard, request, dma)?,
             request::WRITE_ZEROES => self.erase(Erasure::WriteZeroes, request, dma)?,
             request::SECURE_ERASE => self.erase(Erasure::SecureErase, request, dma)?,
-            request::ZONE_REPORT => return self.report(request, dma),
+            request::ZONE_REPORT => return Ok(self.report(request, dma)?),
             request::ZONE_OPEN => self.command(Command::Open, request),
             request::ZONE_CLOSE => self.command(Command::Close, request),
             request::ZONE_FINISH => self.command(Command::Finish, request),
@@ -126,6 +240,9 @@ impl Disk {
             }
             _ => Outcome::of(status::UNSUPP),
         };
+        if self.writethrough && outcome.status == status::OK {
+            self.flush()?;
+        }
         if request.data_in.len() != 0 {
             request.data_in.zero(dma)?;
         }
@@ -162,9 +279,9 @@ impl Disk {
     }
 
     #[inline]
-    fn append(&mut self, request: &Request<'_>, dma: &DmaMap) -> Result<Outcome, Broken> {
+    fn append(&mut self, request: &Request<'_>, dma: &DmaMap) -> Result<Outcome, Halt> {
         if !request.has_location() {
-            return Err(Broken("an append without room for its location"));
+            return Err(Broken("an append without room for its location").into());
         }
         // §5.2.6.2, in the order of the text.
         if self.max_append_sectors == 0 {
@@ -189,14 +306,14 @@ impl Disk {
     }
 
     #[inline]
-    fn write(&mut self, request: &Request<'_>, dma: &DmaMap) -> Result<Outcome, Broken> {
+    fn write(&mut self, request: &Request<'_>, dma: &DmaMap) -> Result<Outcome, Halt> {
         let Some(sectors) = whole_sectors(request.data_out) else {
             return Ok(Outcome::of(status::IOERR));
         };
         match self.zones.check_write(request.sector, sectors) {
             Ok(write) => {
                 for gap in self.zones.gaps(write) {
-                    self.store.zero(gap);
+                    self.store.zero(gap, &self.zones)?;
                 }
                 self.store(write, request.data_out, dma)?;
                 Ok(Outcome::of(status::OK))
@@ -207,14 +324,14 @@ impl Disk {
 
     /// Data first, state second: an unmapped address leaves the zone as it was.
     #[inline]
-    fn store(&mut self, write: Write, data: Buffers<'_>, dma: &DmaMap) -> Result<(), Broken> {
-        self.store.write(write.sector, data, dma)?;
+    fn store(&mut self, write: Write, data: Buffers<'_>, dma: &DmaMap) -> Result<(), Halt> {
+        self.store.write(write.sector, data, dma, &self.zones)?;
         self.zones.commit(write);
         Ok(())
     }
 
     #[inline]
-    fn read(&self, request: &Request<'_>, dma: &DmaMap) -> Result<Outcome, Broken> {
+    fn read(&mut self, request: &Request<'_>, dma: &DmaMap) -> Result<Outcome, Halt> {
         let Some(sectors) = whole_sectors(request.data_in) else {
             return Ok(Outcome::of(status::IOERR));
         };

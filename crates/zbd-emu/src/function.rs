@@ -16,19 +16,21 @@ use vfio_virtio::{
 };
 
 use crate::{
-    Control, EmulatedConfig, Stepper,
-    config::Resolved,
+    Control, EmulatedConfig, Stepper, StoreIo,
     device::Device,
     memory::IOVA_RANGE,
     pci::{REGISTER_BAR, REGISTER_BAR_BYTES},
     runner,
     shared::{Shared, queue_at},
+    store::Opened,
 };
 
 /// A zoned virtio-blk PCI function in software.
 ///
 /// Dropping it resets the device, ends its thread and lets go of all memory; BARs and doorbells
-/// that are still held then read as all ones and do nothing.
+/// that are still held then read as all ones and do nothing. A device in a file is flushed, and
+/// the file closed. A file that cannot be written then keeps what was flushed before: who must know
+/// sends a FLUSH.
 pub struct EmulatedFunction {
     name: String,
     shared: Arc<Shared>,
@@ -60,12 +62,40 @@ impl EmulatedFunction {
         /// Tells the devices of this process apart.
         static NEXT: AtomicU32 = AtomicU32::new(0);
 
-        let device = Device::new(Resolved::new(config)?)?;
+        let (config, file) = Opened::settle(config)?;
+        let device = Device::new(config, file)?;
         Ok(Self {
             name: format!("emu{}", NEXT.fetch_add(1, Ordering::Relaxed)),
             shared: Arc::new(Shared::new(device)?),
             thread: None,
         })
+    }
+
+    /// Cuts the power: the device is gone, as after [`Control::unplug`], and requests in flight are
+    /// never completed.
+    ///
+    /// Of a device in a [file](crate::StoreKind::File), everything survives that was flushed, which
+    /// is all that was completed where the cache is in writethrough mode. Of the rest, `seed` alone
+    /// decides what does:
+    /// - of a sequential zone, a prefix of what was written since, in whole blocks, so that the
+    ///   write pointer lies anywhere from where it was flushed to where it was last, with all data
+    ///   below it as they were written. It becomes full if all of it survives, and so may a zone
+    ///   that was finished. Open zones come back closed, or empty.
+    /// - a reset or not. If not, nothing of the zone's new life survives, and the zone is as it was
+    ///   flushed; if so, a prefix of that life.
+    /// - of a conventional zone, of a disk that is not zoned, and of what was overwritten in another
+    ///   zone by a write or an erasure, each block or not.
+    ///
+    /// One zone's fate says nothing of another's, nor does the order of writes. When this returns,
+    /// nothing more is written to the file, which can be opened again at once. Of other stores
+    /// nothing survives.
+    pub fn power_cut(&self, seed: u64) {
+        self.shared.access().power_cut(seed);
+    }
+
+    /// What carries out the reads and writes of the device's file, if it has one.
+    pub fn store_io(&self) -> Option<StoreIo> {
+        self.shared.access().disk.store_io()
     }
 
     /// A handle that acts on the device from behind.

@@ -3,8 +3,9 @@
 //! [`EmulatedFunction`] implements the seam of `vfio-virtio` ([`PciFunction`]): configuration
 //! space with capabilities, registers with their side effects, MSI-X, split and packed virtqueues, the zone
 //! state machine and a store for the data. A driver cannot tell it from hardware, except that it
-//! works anywhere and forgets everything when it is dropped. It shares nothing with the driver but
-//! that seam and the numbers of the specification, so that no misreading of it cancels itself out.
+//! works anywhere and, unless its store is a file, forgets everything when it is dropped. It shares
+//! nothing with the driver but that seam and the numbers of the specification, so that no
+//! misreading of it cancels itself out.
 //!
 //! The device trusts its driver as little as a driver should trust its device. It reaches only
 //! memory that was mapped, at addresses that are not those of this process; a malformed descriptor
@@ -22,7 +23,10 @@
 //!    interrupt is sent if the driver wants it.
 //!
 //! [`Control`] is a second pair of hands on the device, for tests: faults, failing zones, stalls, slow
-//! resets, changes of size, notices of the platform, counters.
+//! resets, power cuts, changes of size, notices of the platform, counters.
+//!
+//! With `store=PATH` the device lives in a file, behind a volatile write cache that FLUSH empties
+//! (`store/file`): what was flushed is there after the process was killed or the power was cut.
 //!
 //! [`PciFunction`]: vfio_virtio::PciFunction
 
@@ -51,4 +55,5 @@ pub use control::{Control, Counters};
 pub use fault::Fault;
 pub use function::EmulatedFunction;
 pub use stepper::{Step, Stepper};
+pub use store::StoreIo;
 pub use zone::ZoneState;

@@ -1,16 +1,25 @@
-//! Where data goes. Data are copied straight between the driver's memory and the store.
+//! Where data goes. Data are copied straight between the driver's memory and the store, or the
+//! cache of a file.
+
+mod file;
+mod io;
 
 use std::ops::Range;
 
 use memmap2::{MmapMut, MmapOptions};
 use vfio_virtio::{Error, ErrorKind, Result};
 
+use self::{file::FileStore, io::Io};
 use crate::{
     chain::Buffers,
-    config::StoreKind,
+    config::{Resolved, StoreKind},
     memory::{DmaMap, Unmapped},
     wire::SECTOR_BYTES,
+    zone::ZoneTable,
 };
+
+pub(crate) use file::Opened;
+pub use io::StoreIo;
 
 const PAGE_BYTES: usize = 4096;
 
@@ -20,24 +29,93 @@ pub(crate) enum Store {
     /// Memory that the kernel provides as it is written.
     Memory(MmapMut),
     Null,
+    /// A file behind a cache.
+    File(Box<FileStore>),
+}
+
+/// Why data could not be stored or fetched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Failure {
+    Unmapped,
+    /// The file could not be read or written.
+    Io,
+}
+
+impl From<Unmapped> for Failure {
+    #[inline]
+    fn from(Unmapped: Unmapped) -> Self {
+        Self::Unmapped
+    }
 }
 
 impl Store {
-    pub(crate) fn new(kind: StoreKind, sectors: u64) -> Result<Self> {
-        match kind {
-            StoreKind::Null => Ok(Self::Null),
-            StoreKind::Memory => Ok(Self::Memory(reserve(sectors)?)),
+    /// The store that `config` asks for, in `file` if that is one, and the zones as it has them.
+    pub(crate) fn new(config: &Resolved, file: Option<Opened>) -> Result<(Self, ZoneTable)> {
+        if let Some(file) = file {
+            let (store, zones) = file.load(config)?;
+            return Ok((Self::File(Box::new(store)), zones));
+        }
+        let store = match config.store {
+            StoreKind::Memory => Self::Memory(reserve(config.geometry.sectors)?),
+            StoreKind::Null => Self::Null,
+            StoreKind::File(_) => {
+                return Err(Error::new(ErrorKind::InvalidInput, "the file is not open"));
+            }
+        };
+        Ok((store, ZoneTable::new(config.geometry)))
+    }
+
+    pub(crate) fn file(&self) -> Option<&FileStore> {
+        match self {
+            Self::File(file) => Some(file),
+            _ => None,
         }
     }
 
-    /// Makes room for `new` sectors where there were `old`. What is added is zero.
-    pub(crate) fn resize(&mut self, old: u64, new: u64) -> Result<()> {
-        if new < old {
-            self.zero(new..old);
+    /// Makes everything durable that can be.
+    pub(crate) fn flush(&mut self, zones: &ZoneTable) -> Result<(), Failure> {
+        match self {
+            Self::File(file) => file.flush(zones),
+            _ => Ok(()),
         }
-        let Self::Memory(memory) = self else {
-            return Ok(());
+    }
+
+    /// Lets go of a file, after a last flush. Reads are of zeroes from then on.
+    pub(crate) fn close(&mut self, zones: &ZoneTable) {
+        if let Self::File(file) = self {
+            // There is nobody to tell. Who must know flushes before.
+            let _ = file.flush(zones);
+            *self = Self::Null;
+        }
+    }
+
+    /// Loses what a power cut loses, and lets go of a file.
+    pub(crate) fn cut(&mut self, zones: &ZoneTable, seed: u64) {
+        if let Self::File(file) = self {
+            file.cut(zones, seed);
+        }
+        *self = Self::Null;
+    }
+
+    /// Makes room for `new` sectors where there were `old`. What is added is zero.
+    ///
+    /// # Errors
+    /// When there is no memory for them, or the store is a file: its size is part of what it says of
+    /// itself.
+    pub(crate) fn resize(&mut self, old: u64, new: u64) -> Result<()> {
+        let memory = match self {
+            Self::Null => return Ok(()),
+            Self::Memory(memory) => memory,
+            Self::File(_) => {
+                return Err(Error::new(
+                    ErrorKind::Unsupported,
+                    "a device in a file cannot change its size: use store=mem",
+                ));
+            }
         };
+        if new < old {
+            memory[byte(new)..byte(old)].fill(0);
+        }
         if new * SECTOR_BYTES <= memory.len() as u64 {
             return Ok(());
         }
@@ -60,43 +138,51 @@ impl Store {
         sector: u64,
         data: Buffers<'_>,
         dma: &DmaMap,
-    ) -> Result<(), Unmapped> {
+        zones: &ZoneTable,
+    ) -> Result<(), Failure> {
         match self {
-            Self::Null => data.check(dma),
+            Self::Null => Ok(data.check(dma)?),
             Self::Memory(memory) => {
-                let start = (sector * SECTOR_BYTES) as usize;
+                let start = byte(sector);
                 let end = start + data.len() as usize;
-                data.read(dma, &mut memory[start..end])
+                Ok(data.read(dma, &mut memory[start..end])?)
             }
+            Self::File(file) => file.write(sector, data, dma, zones),
         }
     }
 
     /// Fetches what is stored from `sector` on, which must be on the device.
     #[inline]
     pub(crate) fn read(
-        &self,
+        &mut self,
         sector: u64,
         data: Buffers<'_>,
         dma: &DmaMap,
-    ) -> Result<(), Unmapped> {
+    ) -> Result<(), Failure> {
         match self {
-            Self::Null => data.zero(dma),
+            Self::Null => Ok(data.zero(dma)?),
             Self::Memory(memory) => {
-                let start = (sector * SECTOR_BYTES) as usize;
+                let start = byte(sector);
                 let end = start + data.len() as usize;
-                data.write(dma, &memory[start..end])
+                Ok(data.write(dma, &memory[start..end])?)
             }
+            Self::File(file) => file.read(sector, data, dma),
         }
     }
 
     /// Makes sectors zero.
-    pub(crate) fn zero(&mut self, sectors: Range<u64>) {
-        if let Self::Memory(memory) = self {
-            let start = (sectors.start * SECTOR_BYTES) as usize;
-            let end = (sectors.end * SECTOR_BYTES) as usize;
-            memory[start..end].fill(0);
+    pub(crate) fn zero(&mut self, sectors: Range<u64>, zones: &ZoneTable) -> Result<(), Failure> {
+        match self {
+            Self::Null => {}
+            Self::Memory(memory) => memory[byte(sectors.start)..byte(sectors.end)].fill(0),
+            Self::File(file) => file.zero(sectors, zones)?,
         }
+        Ok(())
     }
+}
+
+fn byte(sector: u64) -> usize {
+    (sector * SECTOR_BYTES) as usize
 }
 
 /// Memory for so many sectors, which the kernel provides as it is written.

@@ -105,9 +105,16 @@ pub(crate) struct Zone {
     pub(crate) written_end: u64,
     pub(crate) kind: ZoneKind,
     pub(crate) state: ZoneState,
+    /// How often the zone was emptied: what was written before is of another life.
+    pub(crate) resets: u32,
 }
 
 impl Zone {
+    fn empty(&mut self) {
+        self.written_end = self.start;
+        self.resets = self.resets.wrapping_add(1);
+    }
+
     fn is_open(&self) -> bool {
         matches!(
             self.state,
@@ -165,6 +172,7 @@ impl ZoneTable {
                     written_end: end,
                     kind,
                     state: ZoneState::NotWritePointer,
+                    resets: 0,
                 },
                 ZoneKind::SequentialRequired | ZoneKind::SequentialPreferred => Zone {
                     start,
@@ -173,6 +181,7 @@ impl ZoneTable {
                     written_end: start,
                     kind,
                     state: ZoneState::Empty,
+                    resets: 0,
                 },
             });
             start = end;
@@ -342,7 +351,7 @@ impl ZoneTable {
             _ => return Err(Refusal::InvalidCommand),
         };
         if state == Empty {
-            self.zones[index].written_end = self.zones[index].start;
+            self.zones[index].empty();
         }
         self.enter(index, state);
         Ok(())
@@ -366,6 +375,14 @@ impl ZoneTable {
             self.enter(index, state);
         }
         allowed
+    }
+
+    /// Makes an empty zone what it was when the device was last used: `written` sectors of it are,
+    /// and it is not open.
+    pub(crate) fn restore(&mut self, index: usize, written: u64, state: ZoneState) {
+        let zone = &mut self.zones[index];
+        zone.written_end = zone.start + written;
+        self.enter(index, state);
     }
 
     /// Changes a zone's state and with it what counts as open and active.

@@ -16,51 +16,31 @@ impl fmt::Display for EmulatedConfig {
         };
         match self.size_bytes {
             Some(size) => option(true, "size", size_text(size)),
-            None => option(self.zones != usual.zones, "zones", self.zones.to_string()),
+            None => option(
+                self.zones.is_some(),
+                "zones",
+                self.zones.unwrap_or_default().to_string(),
+            ),
         }
-        let bytes = self.zone_size_bytes;
-        option(
-            bytes != usual.zone_size_bytes,
-            "zone-size",
-            bytes.to_string(),
-        );
-        if let Some(bytes) = self.zone_capacity_bytes {
-            option(true, "zone-cap", size_text(bytes));
-        }
-        for (key, limit) in [
-            ("max-open", self.max_open_zones),
-            ("max-active", self.max_active_zones),
+        for (key, bytes) in [
+            ("zone-size", self.zone_size_bytes),
+            ("zone-cap", self.zone_capacity_bytes),
+            ("max-append", self.max_append_bytes),
+            ("block-size", self.block_size_bytes.map(u64::from)),
         ] {
-            let text = limit.unwrap_or_default().to_string();
-            option(limit.is_some(), key, text);
+            if let Some(bytes) = bytes {
+                option(true, key, size_text(bytes));
+            }
         }
         for (key, value, default) in [
-            (
-                "conventional",
-                self.conventional_zones,
-                usual.conventional_zones,
-            ),
-            ("block-size", self.block_size_bytes, usual.block_size_bytes),
-            ("queues", self.queues.into(), usual.queues.into()),
-            (
-                "queue-size",
-                self.queue_size.into(),
-                usual.queue_size.into(),
-            ),
+            ("queues", self.queues, usual.queues),
+            ("queue-size", self.queue_size, usual.queue_size),
         ] {
             option(value != default, key, value.to_string());
         }
-        let bytes = self.max_append_bytes;
-        option(
-            bytes != usual.max_append_bytes,
-            "max-append",
-            bytes.to_string(),
-        );
-        option(
-            self.model != usual.model,
-            "model",
-            self.model.key().to_owned(),
-        );
+        if let Some(model) = self.model {
+            option(true, "model", model.key().to_owned());
+        }
         option(self.ring == RingFormat::Packed, "ring", "packed".to_owned());
         for (key, switch, default) in [
             ("indirect", self.indirect, usual.indirect),
@@ -93,6 +73,9 @@ impl fmt::Display for EmulatedConfig {
             }
         }
         for (key, limit) in [
+            ("conventional", self.conventional_zones),
+            ("max-open", self.max_open_zones),
+            ("max-active", self.max_active_zones),
             ("vectors", self.vectors.map(u32::from)),
             ("size-max", self.size_max),
             ("seg-max", self.seg_max),
@@ -100,8 +83,17 @@ impl fmt::Display for EmulatedConfig {
             let text = limit.unwrap_or_default().to_string();
             option(limit.is_some(), key, text);
         }
-        option(self.serial != usual.serial, "serial", self.serial.clone());
-        option(self.store == StoreKind::Null, "store", "null".to_owned());
+        if let Some(serial) = &self.serial {
+            option(true, "serial", serial.clone());
+        }
+        match &self.store {
+            StoreKind::Memory => {}
+            StoreKind::Null => option(true, "store", "null".to_owned()),
+            StoreKind::File(path) => option(true, "store", path.display().to_string()),
+        }
+        if let Some(bytes) = self.cache_bytes {
+            option(true, "cache", size_text(bytes));
+        }
         let latency = humantime::format_duration(self.latency).to_string();
         option(self.latency != Duration::ZERO, "latency", latency);
         f.write_str(&options.join(","))
@@ -120,7 +112,7 @@ fn size_text(bytes: u64) -> String {
 }
 
 impl ZoneModel {
-    fn key(self) -> &'static str {
+    pub(crate) fn key(self) -> &'static str {
         match self {
             Self::HostManaged => "hm",
             Self::HostAware => "ha",

@@ -5,7 +5,8 @@ use crate::wire::feature;
 
 /// The features that a device with `config` offers.
 pub(super) fn features(config: &EmulatedConfig) -> u64 {
-    let zoned = config.model != ZoneModel::None;
+    let model = config.model();
+    let zoned = model != ZoneModel::None;
     let on = |switch: Switch| switch == Switch::On;
     let mut features = feature::VERSION_1
         | feature::ACCESS_PLATFORM
@@ -20,9 +21,7 @@ pub(super) fn features(config: &EmulatedConfig) -> u64 {
         // §5.2.5.2: CONFIG_WCE is offered with FLUSH only.
         (on(config.flush), feature::FLUSH | feature::CONFIG_WCE),
         (
-            config
-                .discard
-                .map_or(config.model != ZoneModel::HostManaged, on),
+            config.discard.map_or(model != ZoneModel::HostManaged, on),
             feature::DISCARD,
         ),
         (on(config.write_zeroes), feature::WRITE_ZEROES),

@@ -11,7 +11,7 @@ const KEYS: &str = "zones, size, zone-size, zone-cap, conventional, max-open, ma
                     max-append, block-size, model, queues, queue-size, ring, indirect, event-idx, \
                     in-order, notification-data, notif-config-data, order-platform, \
                     vectors, serial, flush, discard, write-zeroes, secure-erase, lifetime, \
-                    readonly, size-max, seg-max, store, latency";
+                    readonly, size-max, seg-max, store, cache, latency";
 
 impl FromStr for EmulatedConfig {
     type Err = Error;
@@ -38,8 +38,11 @@ impl FromStr for EmulatedConfig {
                 "zones and size are both given: give one, the other follows from zone-size",
             ));
         }
-        // Inconsistent geometry is refused here already, where the string is still at hand.
-        super::Resolved::new(&config)?;
+        // Inconsistent geometry is refused here already, where the string is still at hand. What a
+        // file is to hold is known once it is opened.
+        if !matches!(config.store, StoreKind::File(_)) {
+            super::Resolved::new(&config)?;
+        }
         Ok(config)
     }
 }
@@ -47,23 +50,25 @@ impl FromStr for EmulatedConfig {
 impl EmulatedConfig {
     fn set(&mut self, key: &str, value: &str) -> Result<()> {
         match key {
-            "zones" => self.zones = number(key, value, 1..=u32::MAX)?,
+            "zones" => self.zones = Some(number(key, value, 1..=u32::MAX)?),
             "size" => self.size_bytes = Some(bytes(key, value)?),
-            "zone-size" => self.zone_size_bytes = bytes(key, value)?,
+            "zone-size" => self.zone_size_bytes = Some(bytes(key, value)?),
             "zone-cap" => self.zone_capacity_bytes = Some(bytes(key, value)?),
-            "conventional" => self.conventional_zones = number(key, value, 0..=u32::MAX)?,
+            "conventional" => self.conventional_zones = Some(number(key, value, 0..=u32::MAX)?),
             "max-open" => self.max_open_zones = Some(number(key, value, 0..=u32::MAX)?),
             "max-active" => self.max_active_zones = Some(number(key, value, 0..=u32::MAX)?),
-            "max-append" => self.max_append_bytes = bytes(key, value)?,
+            "max-append" => self.max_append_bytes = Some(bytes(key, value)?),
             "block-size" => {
-                self.block_size_bytes = u32::try_from(bytes(key, value)?)
-                    .map_err(|_| malformed(key, value, "a power of two from 512 to 64k"))?;
+                self.block_size_bytes = Some(
+                    u32::try_from(bytes(key, value)?)
+                        .map_err(|_| malformed(key, value, "a power of two from 512 to 64k"))?,
+                );
             }
             "model" => {
                 self.model = match value {
-                    "hm" => ZoneModel::HostManaged,
-                    "ha" => ZoneModel::HostAware,
-                    "none" => ZoneModel::None,
+                    "hm" => Some(ZoneModel::HostManaged),
+                    "ha" => Some(ZoneModel::HostAware),
+                    "none" => Some(ZoneModel::None),
                     _ => {
                         return Err(malformed(
                             key,
@@ -89,7 +94,7 @@ impl EmulatedConfig {
             "notif-config-data" => self.notif_config_data = switch(key, value)?,
             "order-platform" => self.order_platform = switch(key, value)?,
             "vectors" => self.vectors = Some(number(key, value, 0..=128)?),
-            "serial" => self.serial = value.to_owned(),
+            "serial" => self.serial = Some(value.to_owned()),
             "flush" => self.flush = switch(key, value)?,
             "discard" => self.discard = Some(switch(key, value)?),
             "write-zeroes" => self.write_zeroes = switch(key, value)?,
@@ -107,12 +112,17 @@ impl EmulatedConfig {
                 self.store = match value {
                     "mem" => StoreKind::Memory,
                     "null" => StoreKind::Null,
-                    path if path.contains('/') => {
-                        return Err(unsupported(key, value, "store=mem and store=null"));
+                    path if path.contains('/') => StoreKind::File(path.into()),
+                    _ => {
+                        return Err(malformed(
+                            key,
+                            value,
+                            "mem, null or the path of a file, with a / in it and no comma",
+                        ));
                     }
-                    _ => return Err(malformed(key, value, "mem or null")),
                 }
             }
+            "cache" => self.cache_bytes = Some(bytes(key, value)?),
             "latency" => self.latency = duration(key, value)?,
             "fault" => return Err(unsupported(key, value, "a device without faults")),
             _ => {

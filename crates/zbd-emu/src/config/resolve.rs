@@ -10,6 +10,14 @@ use crate::{
     zone::{Geometry, ZoneKind},
 };
 
+const DEFAULT_ZONES: u32 = 64;
+const DEFAULT_ZONE_BYTES: u64 = 16 << 20;
+const DEFAULT_BLOCK_BYTES: u32 = 4096;
+const DEFAULT_MAX_APPEND_BYTES: u64 = 512 << 10;
+const DEFAULT_SERIAL: &str = "zbd-emu";
+const DEFAULT_CACHE_BYTES: u64 = 64 << 20;
+/// Blocks of the cache are counted in 32 bits, and it is memory of this process.
+const MOST_CACHE_BYTES: u64 = 4 << 30;
 const DEFAULT_MAX_OPEN: u32 = 32;
 const DEFAULT_MAX_ACTIVE: u32 = 48;
 /// The reports of more zones than this would serve no test, and the table itself takes memory.
@@ -45,12 +53,25 @@ pub(crate) struct Resolved {
     pub(crate) seg_max: u32,
     pub(crate) segments: SegmentLimits,
     pub(crate) store: StoreKind,
+    /// What the write cache of a file holds.
+    pub(crate) cache_bytes: u64,
     pub(crate) latency: Duration,
+}
+
+impl EmulatedConfig {
+    pub(super) fn model(&self) -> ZoneModel {
+        self.model.unwrap_or(ZoneModel::HostManaged)
+    }
 }
 
 impl Resolved {
     pub(crate) fn new(config: &EmulatedConfig) -> Result<Self> {
-        let block = u64::from(config.block_size_bytes);
+        let model = config.model();
+        let block_size_bytes = config.block_size_bytes.unwrap_or(DEFAULT_BLOCK_BYTES);
+        let zone_size_bytes = config.zone_size_bytes.unwrap_or(DEFAULT_ZONE_BYTES);
+        let max_append_bytes = config.max_append_bytes.unwrap_or(DEFAULT_MAX_APPEND_BYTES);
+        let conventional = config.conventional_zones.unwrap_or(0);
+        let block = u64::from(block_size_bytes);
         require(
             block.is_power_of_two() && (512..=65536).contains(&block),
             || format!("block-size={block} is not allowed: give a power of two from 512 to 64k"),
@@ -60,38 +81,34 @@ impl Resolved {
                 format!("{key}={bytes} is not allowed: give a multiple of block-size, {block}")
             })
         };
-        aligned("zone-size", config.zone_size_bytes)?;
-        let zone_sectors = config.zone_size_bytes / SECTOR_BYTES;
+        aligned("zone-size", zone_size_bytes)?;
+        let zone_sectors = zone_size_bytes / SECTOR_BYTES;
         // zone_sectors is a le32 in the configuration (§5.2.4).
         require(u32::try_from(zone_sectors).is_ok(), || {
-            format!(
-                "zone-size={} is not allowed: give less than 2t",
-                config.zone_size_bytes
-            )
+            format!("zone-size={zone_size_bytes} is not allowed: give less than 2t")
         })?;
         let size_bytes = match config.size_bytes {
             Some(size) => {
                 aligned("size", size)?;
                 size
             }
-            None => u64::from(config.zones)
-                .checked_mul(config.zone_size_bytes)
+            None => u64::from(config.zones.unwrap_or(DEFAULT_ZONES))
+                .checked_mul(zone_size_bytes)
                 .filter(|size| *size <= 1 << 60)
                 .ok_or_else(|| invalid("zones times zone-size exceeds an exbibyte".to_owned()))?,
         };
-        let zones = size_bytes.div_ceil(config.zone_size_bytes);
+        let zones = size_bytes.div_ceil(zone_size_bytes);
         require((1..=MAX_ZONES).contains(&zones), || {
             format!("{zones} zones are not allowed: give 1 to {MAX_ZONES}")
         })?;
-        let capacity_bytes = config.zone_capacity_bytes.unwrap_or(config.zone_size_bytes);
+        let capacity_bytes = config.zone_capacity_bytes.unwrap_or(zone_size_bytes);
         aligned("zone-cap", capacity_bytes)?;
-        require(capacity_bytes <= config.zone_size_bytes, || {
+        require(capacity_bytes <= zone_size_bytes, || {
             format!(
-                "zone-cap={capacity_bytes} is not allowed: give at most zone-size, {}",
-                config.zone_size_bytes
+                "zone-cap={capacity_bytes} is not allowed: give at most zone-size, \
+                 {zone_size_bytes}"
             )
         })?;
-        let conventional = config.conventional_zones;
         require(u64::from(conventional) <= zones, || {
             format!("conventional={conventional} is not allowed: there are {zones} zones")
         })?;
@@ -113,32 +130,42 @@ impl Resolved {
             },
         )?;
         let (max_open, max_active) = limits(config)?;
-        require(config.max_append_bytes.is_multiple_of(block), || {
+        require(max_append_bytes.is_multiple_of(block), || {
             format!(
-                "max-append={} is not allowed: give 0 or a multiple of block-size, {block}",
-                config.max_append_bytes
+                "max-append={max_append_bytes} is not allowed: give 0 or a multiple of block-size, \
+                 {block}"
             )
         })?;
-        let max_append_sectors = u32::try_from(config.max_append_bytes / SECTOR_BYTES)
+        let max_append_sectors = u32::try_from(max_append_bytes / SECTOR_BYTES)
             .map_err(|_| invalid("max-append is not allowed: give less than 2t".to_owned()))?;
-        let sequential = match config.model {
+        let sequential = match model {
             ZoneModel::HostManaged => ZoneKind::SequentialRequired,
             ZoneModel::HostAware => ZoneKind::SequentialPreferred,
             ZoneModel::None => ZoneKind::Conventional,
         };
         require(
-            config.model == ZoneModel::HostManaged || capacity_bytes == config.zone_size_bytes,
+            model == ZoneModel::HostManaged || capacity_bytes == zone_size_bytes,
             || "zone-cap below zone-size needs model=hm".to_owned(),
         )?;
-        let serial = serial(&config.serial)?;
+        let serial = serial(config.serial.as_deref().unwrap_or(DEFAULT_SERIAL))?;
         // A header and an answer take two of the descriptors of a queue.
         let most_segments = u32::from(queue_size - 2);
-        segments(config, most_segments)?;
+        segments(
+            config,
+            most_segments,
+            block_size_bytes,
+            // §5.2.5.2: an append of the largest size must fit.
+            match model {
+                ZoneModel::None => 0,
+                _ => max_append_bytes,
+            },
+        )?;
+        let cache_bytes = cache(config, block)?;
         require(config.vectors.unwrap_or_default() <= MOST_VECTORS, || {
             format!("more vectors than {MOST_VECTORS} are not allowed")
         })?;
         Ok(Self {
-            model: config.model,
+            model,
             geometry: Geometry {
                 sectors: size_bytes / SECTOR_BYTES,
                 zone_sectors,
@@ -150,7 +177,7 @@ impl Resolved {
                 max_active,
             },
             max_append_sectors,
-            block_size_bytes: config.block_size_bytes,
+            block_size_bytes,
             queues: config.queues,
             queue_size: config.queue_size,
             features: offer::features(config),
@@ -161,7 +188,8 @@ impl Resolved {
                 len_bytes: config.size_max,
                 count: config.seg_max,
             },
-            store: config.store,
+            store: config.store.clone(),
+            cache_bytes,
             latency: config.latency,
         })
     }
@@ -200,7 +228,29 @@ fn serial(text: &str) -> Result<[u8; SERIAL_BYTES]> {
     Ok(serial)
 }
 
-fn segments(config: &EmulatedConfig, most: u32) -> Result<()> {
+/// What the write cache may hold, and whether the store is one that has one.
+fn cache(config: &EmulatedConfig, block: u64) -> Result<u64> {
+    if let StoreKind::File(path) = &config.store {
+        let text = path.to_str().unwrap_or_default();
+        require(text.contains('/') && !text.contains(','), || {
+            format!(
+                "store={} is not allowed: give a path with a / in it, no comma and valid Unicode",
+                path.display()
+            )
+        })?;
+    } else {
+        require(config.cache_bytes.is_none(), || {
+            "cache is not allowed: only a file has one, give store=PATH too".to_owned()
+        })?;
+    }
+    let bytes = config.cache_bytes.unwrap_or(DEFAULT_CACHE_BYTES);
+    require((block..=MOST_CACHE_BYTES).contains(&bytes), || {
+        format!("cache={bytes} is not allowed: give block-size, {block}, to {MOST_CACHE_BYTES}")
+    })?;
+    Ok(bytes)
+}
+
+fn segments(config: &EmulatedConfig, most: u32, block: u32, max_append_bytes: u64) -> Result<()> {
     let count = config.seg_max.unwrap_or(most);
     require((1..=most).contains(&count), || {
         format!("seg-max={count} is not allowed: give 1 to {most}, what a queue has room for")
@@ -208,28 +258,21 @@ fn segments(config: &EmulatedConfig, most: u32) -> Result<()> {
     let Some(len) = config.size_max else {
         return Ok(());
     };
-    require(len >= config.block_size_bytes, || {
-        format!(
-            "size-max={len} is not allowed: give block-size, {}, or more",
-            config.block_size_bytes
-        )
+    require(len >= block, || {
+        format!("size-max={len} is not allowed: give block-size, {block}, or more")
     })?;
-    // §5.2.5.2: an append of the largest size must fit.
     let largest = u64::from(count) * u64::from(len);
-    require(
-        config.model == ZoneModel::None || config.max_append_bytes <= largest,
-        || {
-            format!(
-                "max-append={} is not allowed: {count} segments of size-max={len} make {largest}",
-                config.max_append_bytes
-            )
-        },
-    )
+    require(max_append_bytes <= largest, || {
+        format!(
+            "max-append={max_append_bytes} is not allowed: {count} segments of size-max={len} make \
+             {largest}"
+        )
+    })
 }
 
 /// The open and active limits, each defaulting to something that agrees with the other.
 fn limits(config: &EmulatedConfig) -> Result<(u32, u32)> {
-    if config.model != ZoneModel::HostManaged {
+    if config.model() != ZoneModel::HostManaged {
         // A host-aware zone accepts any write at any time, so there is no write that a limit could
         // refuse.
         return match (config.max_open_zones, config.max_active_zones) {

@@ -45,7 +45,8 @@ impl Device {
         let negotiated = self.negotiated(feature::CONFIG_WCE) == Switch::On
             && self.negotiated(feature::FLUSH) == Switch::On;
         if offset == WRITEBACK && width == Width::Byte && negotiated {
-            self.writeback = value as u8 != 0;
+            // A driver that reads the field back sees whether the device followed.
+            self.set_writeback(value as u8 != 0);
         }
         Ok(())
     }

@@ -18,13 +18,14 @@
 //! refuses ends a request where it is: the segments before have been carried out. A SECURE_ERASE of
 //! zones that is refused changes nothing.
 
-use super::{Disk, Outcome, limits, limits::Limits};
+use super::{Disk, Halt, Outcome, limits, limits::Limits};
 use crate::{
     chain::{Broken, Buffers},
     memory::DmaMap,
     request::Request,
+    store::Failure,
     wire::{SEGMENT_UNMAP, status},
-    zone::{Geometry, Refusal},
+    zone::{Geometry, Refusal, ZoneKind},
 };
 
 #[cfg(test)]
@@ -46,6 +47,25 @@ struct Range {
     sector: u64,
     sectors: u32,
     flags: u32,
+}
+
+/// What ended a request before its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stop {
+    Refused(Refusal),
+    Failed(Failure),
+}
+
+impl From<Refusal> for Stop {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl From<Failure> for Stop {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
 }
 
 impl Erasure {
@@ -71,7 +91,7 @@ impl Disk {
         erasure: Erasure,
         request: &Request<'_>,
         dma: &DmaMap,
-    ) -> Result<Outcome, Broken> {
+    ) -> Result<Outcome, Halt> {
         let limits = erasure.limits(self.zones.geometry());
         let len = request.data_out.len();
         let most = u64::from(limits.segments) * SEGMENT_BYTES;
@@ -102,13 +122,14 @@ impl Disk {
                 .into_iter()
                 .try_for_each(|range| self.erase_range(erasure, range))
         };
-        Ok(match erased {
-            Ok(()) => Outcome::of(status::OK),
-            Err(refusal) => refusal.into(),
-        })
+        match erased {
+            Ok(()) => Ok(Outcome::of(status::OK)),
+            Err(Stop::Refused(refusal)) => Ok(refusal.into()),
+            Err(Stop::Failed(failure)) => Err(failure.into()),
+        }
     }
 
-    fn erase_zones(&mut self, ranges: &[Range]) -> Result<(), Refusal> {
+    fn erase_zones(&mut self, ranges: &[Range]) -> Result<(), Stop> {
         let named = ranges
             .iter()
             .map(|range| {
@@ -116,28 +137,33 @@ impl Disk {
                     .check_erase_zones(range.sector, range.sectors.into())
             })
             .collect::<Result<Vec<_>, _>>()?;
-        for (range, zones) in ranges.iter().zip(named) {
-            let end = range.sector + u64::from(range.sectors);
-            self.store.zero(range.sector..end);
+        for zones in named {
+            for zone in &self.zones.zones()[zones.clone()] {
+                // A file makes the data of a zone that is reset zero when the reset is durable.
+                let goes_with_reset = zone.kind != ZoneKind::Conventional;
+                if !(goes_with_reset && self.store.file().is_some()) {
+                    self.store.zero(zone.start..zone.end, &self.zones)?;
+                }
+            }
             self.zones.reset(zones);
         }
         Ok(())
     }
 
-    fn erase_range(&mut self, erasure: Erasure, range: Range) -> Result<(), Refusal> {
+    fn erase_range(&mut self, erasure: Erasure, range: Range) -> Result<(), Stop> {
         let sectors = u64::from(range.sectors);
         let end = range.sector + sectors;
         if erasure == Erasure::WriteZeroes {
             let write = self.zones.check_write(range.sector, sectors)?;
             for gap in self.zones.gaps(write) {
-                self.store.zero(gap);
+                self.store.zero(gap, &self.zones)?;
             }
-            self.store.zero(range.sector..end);
+            self.store.zero(range.sector..end, &self.zones)?;
             self.zones.commit(write);
             return Ok(());
         }
         self.zones.check_erase(range.sector, sectors)?;
-        self.store.zero(range.sector..end);
+        self.store.zero(range.sector..end, &self.zones)?;
         Ok(())
     }
 }

@@ -45,7 +45,7 @@ impl ZoneTable {
         for index in zones {
             let zone = &mut self.zones[index];
             if zone.is_active() || zone.state == ZoneState::Full {
-                zone.written_end = zone.start;
+                zone.empty();
                 self.enter(index, ZoneState::Empty);
             }
         }

@@ -7,7 +7,7 @@ use crate::{EmulatedConfig, config::Resolved, store::Store};
 fn no_data_stay_in_the_store_where_zones_were_erased() {
     const SECTOR: usize = 512;
     let config: EmulatedConfig = "zones=3,zone-size=32k,zone-cap=16k".parse().unwrap();
-    let mut disk = Disk::new(&Resolved::new(&config).unwrap()).unwrap();
+    let mut disk = Disk::new(&Resolved::new(&config).unwrap(), None).unwrap();
     // As left there by a reset: all of it lies beyond the write pointers.
     kept(&mut disk).fill(7);
     let range = Range {
@@ -25,6 +25,6 @@ fn no_data_stay_in_the_store_where_zones_were_erased() {
 fn kept(disk: &mut Disk) -> &mut [u8] {
     match &mut disk.store {
         Store::Memory(memory) => memory,
-        Store::Null => panic!("the store keeps nothing"),
+        Store::Null | Store::File(_) => panic!("the store keeps nothing"),
     }
 }
