@@ -14,7 +14,7 @@ use super::{
     state::{Failure, LogZone, Mark, NoRoom, Phase, Place, Purpose, State, Task},
 };
 use crate::{
-    Appended, DmaBuffer, Error, ErrorKind, Result, ZonedDevice,
+    Appended, DmaBuffer, Error, ErrorKind, Result, ZoneId, ZonedDevice,
     writer::flight::{Flight, Ticket},
 };
 
@@ -37,6 +37,7 @@ pub(super) enum Ended {
     },
     Finish {
         zone: usize,
+        seal: Option<DmaBuffer>,
         result: Result<()>,
     },
     Reset {
@@ -146,7 +147,8 @@ impl Engine {
                     }
                 }
             }
-            Ended::Finish { zone, result } => {
+            Ended::Finish { zone, seal, result } => {
+                state.seal = seal.or_else(|| self.device.buffer(self.geometry.granule).ok());
                 if let Err(error) = result {
                     // Its records are where they are; it may go on to count as active.
                     let id = state.zones[zone].id;
@@ -234,9 +236,17 @@ impl Engine {
             match task {
                 Task::Finish(zone) => {
                     let id = state.zones[zone].id;
+                    let Some(mut seal) = state.seal.take() else {
+                        // Another zone is sealed with it; this one is next.
+                        state.tasks.push(task);
+                        continue;
+                    };
+                    let header = state.header(Kind::Seal, state.next(), 0, 0);
+                    seal.write_at(0, &header.encode());
+                    zero_from(&mut seal, HEADER_LEN);
                     self.flight.submit(Box::pin(async move {
-                        let result = device.zone(id).finish().await;
-                        Ended::Finish { zone, result }
+                        let (seal, result) = finish(&device, id, seal).await;
+                        Ended::Finish { zone, seal, result }
                     }))
                 }
                 Task::Reset(zone) => {
@@ -557,6 +567,28 @@ impl Engine {
                     info.sector, info.zone
                 ),
             )),
+        }
+    }
+}
+
+/// Writes a seal behind the last record of a zone and finishes it. The seal has to be durable before:
+/// after a crash the zone may be full without it.
+async fn finish(
+    device: &ZonedDevice,
+    zone: ZoneId,
+    seal: DmaBuffer,
+) -> (Option<DmaBuffer>, Result<()>) {
+    match device.append(zone, seal).await {
+        Ok(appended) => {
+            let result = match device.flush().await {
+                Ok(()) => device.zone(zone).finish().await,
+                Err(error) => Err(error),
+            };
+            (Some(appended.buffer), result)
+        }
+        Err(error) => {
+            let failure = Error::new(error.kind(), error.to_string());
+            (error.into_buffer(), Err(failure))
         }
     }
 }

@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::record::HEADER_LEN;
 use crate::{Error, ErrorKind, Result, ZoneId, ZoneType, ZonedDevice};
 
-/// How many granules of the last zone are kept for marks.
+/// How many granules of a zone are kept for marks that matter.
 const MIN_RESERVE: u64 = 8;
 const MAX_RESERVE: u64 = 256;
 
@@ -19,8 +19,8 @@ pub(super) struct Geometry {
     pub(super) max_payload: usize,
     /// The greatest length of a read.
     pub(super) max_read: usize,
-    /// How many granules records leave for marks in the last zone there is: without them a full log
-    /// could not be trimmed.
+    /// How many granules of the last zone there is are kept for marks that matter, and of any zone
+    /// for the mark that is its first record.
     pub(super) reserve: u64,
     /// How many zones are written to or being finished at the most.
     pub(super) max_open: usize,

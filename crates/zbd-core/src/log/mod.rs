@@ -38,7 +38,7 @@
 //! |---|---|---|
 //! | 0..8 | magic | `zbd log` and a zero |
 //! | 8..10 | version | 1 |
-//! | 10 | kind | 1 data, 2 mark |
+//! | 10 | kind | 1 data, 2 mark, 3 seal |
 //! | 11 | | 0 |
 //! | 12..16 | length | of the payload, in bytes |
 //! | 16..32 | identity | a random number that tells this log from others |
@@ -53,24 +53,26 @@
 //!
 //! Marks carry no payload. One is written, and flushed, when the log is opened, before any record
 //! of the new epoch; and one when it is trimmed, before any zone is reset. The zone with the last
-//! one is not reset. An eighth of the last zone there is, and no more than 256 granules, is kept for
-//! them, so that a full log can be opened and trimmed; a log that is full is not to be opened more
-//! often than that without being trimmed.
+//! one is not reset. Records leave one zone empty: after a crash the zone that was written may be one
+//! that cannot be written on, and the mark of the next handle needs a place. A log that is full and is
+//! opened again and again without being trimmed fills even that zone, with marks.
+//!
+//! A zone that is finished before it is full gets a seal behind its last record, which is flushed
+//! first. A device may let one read, in a finished zone, what was there before its reset or was lost
+//! in a crash; nothing behind a seal is read.
 //!
 //! # Recovery
 //!
-//! 1. Each zone is read up to its write pointer. A granule that begins with a sound header begins a
-//!    record; if it begins with anything else, the next one is looked at. A record whose payload
-//!    does not match its checksum is passed over; one that goes on past the write pointer is the last
-//!    of its zone, which is not written any more before its reset.
+//! 1. Each zone is read up to its write pointer or its seal. A granule that begins with a sound
+//!    header begins a record; if its payload does not match its checksum, or it goes on past the
+//!    write pointer, it is none, and the next granule is looked at.
 //! 2. The greatest epoch counts for the ids from its start on. Before, the epoch that it names as
 //!    previous counts, up to that start, and so on. Records of other epochs, or outside the ids of
-//!    theirs, count for nothing: they were not there, or not before a gap, when a later epoch began.
-//!    An epoch that recovered no record before its own does not go further back, and does not need
-//!    to: what is older is trimmed.
-//! 3. The greatest base is the trim point; what is below was trimmed, whether its zone has been
-//!    reset or not. The log are the records from there on up to the first id that is missing.
-//! 4. If that id is below the greatest durable one, a record is missing that had been acknowledged:
+//!    theirs, count for nothing: they were not there, or behind a gap, when a later epoch began.
+//! 3. The greatest base in the headers of the greatest epoch is the trim point; what is below was
+//!    trimmed, whether its zone has been reset or not. The log are the records from there on up to
+//!    the first id that is missing.
+//! 4. If that id is below what the greatest epoch says is durable, a record is missing that had been acknowledged:
 //!    no crash does that, and [`OnLoss`] says what then.
 //! 5. All is flushed, and a mark begins a new epoch at the first missing id. When it is durable,
 //!    zones of which nothing is wanted are reset.

@@ -11,11 +11,12 @@ use super::{
     fence::{Claims, fenced},
     geometry::Geometry,
     options::{LogOptions, OnLoss, RecordId, Recovery},
+    record,
     recover::{self, Recovered},
-    scan::{Contents, Scanner},
+    scan::{Contents, Found, Scanner},
     state::{Entry, LogZone, Phase, Place, State},
 };
-use crate::{Error, ErrorKind, Result, SectorCount, Zone, ZoneState, ZonedDevice};
+use crate::{DmaBuffer, Error, ErrorKind, Result, SectorCount, Zone, ZoneState, ZonedDevice};
 
 /// Makes a log of empty zones.
 pub(super) async fn create(device: &ZonedDevice, options: &LogOptions) -> Result<Arc<Engine>> {
@@ -98,12 +99,13 @@ pub(super) async fn open(
     recovery.next_id = RecordId(recovered.next());
     recovery.dropped = recovered.dropped;
 
-    let zones = log_zones(&geometry, &zones, &contents, &recovered);
     // What was found may be in the device's cache only, and is durable from here on.
     device.flush().await?;
-    let state = state(&geometry, identity, epoch, recovered, zones);
-    let engine = Engine::new(device, geometry, options.window, state);
-    let engine = Arc::new(engine);
+    let mut zones = log_zones(&geometry, &zones, &contents, &recovered);
+    make_room(device, &mut zones, &found, &recovered).await?;
+    let seal = device.buffer(geometry.granule)?;
+    let state = state(&geometry, identity, epoch, recovered, zones, seal);
+    let engine = Arc::new(Engine::new(device, geometry, options.window, state));
     begin(&engine, &claims).await?;
     Ok((engine, recovery))
 }
@@ -125,7 +127,8 @@ async fn make(
     };
     let contents: Vec<_> = zones.iter().map(|_| Contents::default()).collect();
     let zones = log_zones(&geometry, zones, &contents, &recovered);
-    let state = state(&geometry, identity, epoch, recovered, zones);
+    let seal = device.buffer(geometry.granule)?;
+    let state = state(&geometry, identity, epoch, recovered, zones, seal);
     let engine = Arc::new(Engine::new(device, geometry, options.window, state));
     begin(&engine, &claims).await?;
     Ok(engine)
@@ -155,6 +158,7 @@ fn state(
     epoch: u64,
     recovered: Recovered,
     zones: Vec<LogZone>,
+    seal: DmaBuffer,
 ) -> State {
     let next = recovered.next();
     let first = geometry.zones.start.0;
@@ -186,10 +190,41 @@ fn state(
         active: zones.iter().position(|zone| zone.phase == Phase::Active),
         zones,
         reserve: geometry.reserve,
+        longest: record::granules(geometry.max_payload, geometry.granule),
         max_open: geometry.max_open,
         tasks: Vec::new(),
+        seal: Some(seal),
         freed: 0,
     }
+}
+
+/// Resets a zone for the mark, if there is none and one is not needed to know what the log is: a
+/// reset that was not flushed may have been undone by a crash.
+async fn make_room(
+    device: &ZonedDevice,
+    zones: &mut [LogZone],
+    found: &[Found],
+    recovered: &Recovered,
+) -> Result<()> {
+    let takes_marks = |zone: &LogZone| matches!(zone.phase, Phase::Active | Phase::Empty);
+    if zones.iter().any(takes_marks) {
+        return Ok(());
+    }
+    for zone in zones {
+        if !matches!(zone.phase, Phase::Closed | Phase::Draining) || zone.last.is_some() {
+            continue;
+        }
+        let others = found.iter().filter(|record| record.zone != zone.id);
+        let others: Vec<_> = others.copied().collect();
+        if recover::recover(&others)?.is_same(recovered) {
+            device.zone(zone.id).reset().await?;
+            zone.phase = Phase::Empty;
+            zone.room = zone.capacity;
+            return Ok(());
+        }
+    }
+    // There is none, which the mark will find out.
+    Ok(())
 }
 
 /// What each zone is good for.
@@ -231,13 +266,13 @@ fn log_zones(
         let zone = &mut all[(record.zone.0 - geometry.zones.start.0) as usize];
         zone.last = zone.last.max(Some(record.id.0));
     }
-    // One zone that was begun is written on, best one that has to be kept anyway; the others are
-    // finished, or reset if they hold nothing.
+    // One zone that was begun is written on, best one that has to be kept anyway. The others are
+    // finished, and reset if they hold nothing: until then they count as active.
     let has_empty = all.iter().any(|zone| zone.phase == Phase::Empty);
     let can_go_on = |zone: &&mut LogZone, contents: &Contents| {
         zone.phase == Phase::Draining
             && zone.room > 0
-            && contents.torn.is_none()
+            && !contents.is_sealed
             && (zone.last.is_some() || !has_empty)
     };
     let best = all
@@ -247,13 +282,6 @@ fn log_zones(
         .max_by_key(|(zone, _)| (zone.last.is_some(), zone.room));
     if let Some((zone, _)) = best {
         zone.phase = Phase::Active;
-    }
-    // What holds nothing need not be finished before it is reset.
-    for zone in &mut all {
-        if zone.phase == Phase::Draining && zone.last.is_none() {
-            zone.phase = Phase::Closed;
-            zone.room = 0;
-        }
     }
     all
 }

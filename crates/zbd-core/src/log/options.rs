@@ -18,7 +18,8 @@ impl fmt::Display for RecordId {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct LogOptions {
-    /// The zones of the log, two at least, all of them sequential. The log is alone in them.
+    /// The zones of the log, two at least, all of them sequential. The log is alone in them, and keeps
+    /// one of them empty.
     pub zones: Range<ZoneId>,
     /// How many appends are in flight at the most.
     pub window: usize,

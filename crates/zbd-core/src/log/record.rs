@@ -44,6 +44,9 @@ pub(super) enum Kind {
     Data,
     /// Says what its header says, for the epoch and the trim point. Its id is the next record's.
     Mark,
+    /// Ends a zone that is finished before it is full. What can be read behind it was not written
+    /// since the zone's reset, or lost in a crash.
+    Seal,
 }
 
 /// What a header says.
@@ -70,6 +73,7 @@ impl Header {
             kind: match self.kind {
                 Kind::Data => 1,
                 Kind::Mark => 2,
+                Kind::Seal => 3,
             },
             reserved: 0,
             len: self.len.into(),
@@ -103,11 +107,12 @@ impl Header {
         let kind = match (stored.version.get(), stored.kind) {
             (VERSION, 1) => Kind::Data,
             (VERSION, 2) => Kind::Mark,
+            (VERSION, 3) => Kind::Seal,
             (version, kind) => {
                 return Err(Error::new(
                     ErrorKind::Unsupported,
                     format!(
-                        "a record of the log has layout {version} and kind {kind}, this version knows layout {VERSION} and kinds 1 and 2; use the version that wrote it"
+                        "a record of the log has layout {version} and kind {kind}, this version knows layout {VERSION} and kinds 1 to 3; use the version that wrote it"
                     ),
                 ));
             }

@@ -32,6 +32,12 @@ impl Recovered {
         self.base + self.records.len() as u64
     }
 
+    /// Whether `other` is the same log, of which more or less may be stored that is not part of it.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        let of = |it: &Self| (it.epoch, it.previous, it.base, it.durable);
+        of(self) == of(other) && self.records == other.records
+    }
+
     /// Fails if a record is missing that was durable.
     pub(super) fn check(&self) -> Result<()> {
         let next = self.next();
@@ -75,10 +81,12 @@ pub(super) fn recover(found: &[Found]) -> Result<Recovered> {
         let Some(reign) = reigns.get(&header.epoch) else {
             continue;
         };
-        recovered.base = recovered.base.max(header.base);
-        // A fenced writer knows of nothing durable that its successor did not find, unless that was
-        // told to accept the loss.
-        recovered.durable = recovered.durable.max(header.durable.min(reign.end));
+        // Each epoch begins with what was known of those before, in every header. What a fenced
+        // writer said later counts for nothing.
+        if reign.end == u64::MAX {
+            recovered.base = recovered.base.max(header.base);
+            recovered.durable = recovered.durable.max(header.durable);
+        }
         if header.kind == Kind::Data
             && record.is_intact
             && (reign.start..reign.end).contains(&header.id)

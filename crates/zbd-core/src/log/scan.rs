@@ -2,7 +2,7 @@
 
 use super::{
     geometry::Geometry,
-    record::{self, HEADER_LEN, Header},
+    record::{self, HEADER_LEN, Header, Kind},
 };
 use crate::{
     DmaBuffer, ErrorKind, Result, Sector, SectorCount, Zone, ZoneId, ZoneState, ZonedDevice,
@@ -29,9 +29,10 @@ pub(super) struct Contents {
     pub(super) records: Vec<Found>,
     /// Places that could not be read, and records that go on past the write pointer.
     pub(super) lost: usize,
-    /// Which log the last record is of, if it goes on past the write pointer. What was written
-    /// behind it would be taken for its rest.
+    /// Which log a record is of that goes on past the write pointer.
     pub(super) torn: Option<u128>,
+    /// Whether the zone was about to be finished.
+    pub(super) is_sealed: bool,
     /// Whether there is anything but zeroes.
     pub(super) has_data: bool,
 }
@@ -96,8 +97,11 @@ impl<'a> Scanner<'a> {
             match data {
                 Some(data) => {
                     for granule in data.chunks_exact(self.granule) {
-                        if parser.at < parser.granules {
-                            parser.feed(granule)?;
+                        let at = parser.at;
+                        parser.feed(granule)?;
+                        // At the end, or back where something else may begin.
+                        if parser.at != at + 1 {
+                            break;
                         }
                     }
                 }
@@ -157,6 +161,7 @@ struct Parser {
 /// A record of which not all has come.
 struct Partial {
     found: Found,
+    begin: u64,
     /// Bytes of the payload that have not come.
     left: usize,
     crc: u32,
@@ -175,18 +180,16 @@ impl Parser {
         let (partial, payload) = match self.partial.take() {
             Some(partial) => (partial, granule),
             None => {
-                // Without a header, its length is unknown: the next one is looked for granule by
-                // granule. Payloads begin in the middle of a granule, so even one that is a copy of
-                // a log has its headers elsewhere.
+                // Without a record, the next one is looked for granule by granule. Payloads begin
+                // in the middle of a granule, so even one that is a copy of a log has its headers
+                // elsewhere.
                 let Some(header) = Header::decode(granule)? else {
                     return Ok(());
                 };
                 let len = header.len as usize;
                 if record::granules(len, self.granule) > self.granules - at {
-                    // Appends land one behind the other, so what follows is this one's.
                     self.contents.lost += 1;
                     self.contents.torn = Some(header.identity);
-                    self.at = self.granules;
                     return Ok(());
                 }
                 let found = Found {
@@ -197,6 +200,7 @@ impl Parser {
                 };
                 let partial = Partial {
                     found,
+                    begin: at,
                     left: len,
                     crc: 0,
                     is_readable: true,
@@ -238,6 +242,13 @@ impl Parser {
             .is_none_or(|first| first.header.identity == found.header.identity);
         if is_own {
             records.push(found);
+        }
+        if !found.is_intact {
+            // It may have been cut short by a crash, and others written where it would have gone on.
+            self.at = partial.begin + 1;
+        } else if is_own && found.header.kind == Kind::Seal {
+            self.contents.is_sealed = true;
+            self.at = self.granules;
         }
     }
 }

@@ -7,7 +7,7 @@ use super::{
     options::{RecordId, RecordInfo},
     record::{Header, Kind},
 };
-use crate::{Error, ErrorKind, Sector, ZoneId, writer::flight::Ticket};
+use crate::{DmaBuffer, Error, ErrorKind, Sector, ZoneId, writer::flight::Ticket};
 
 /// A record from the trim point on.
 pub(super) struct Entry {
@@ -141,9 +141,14 @@ pub(super) struct State {
     pub(super) reset_failure: Option<Error>,
     pub(super) zones: Vec<LogZone>,
     pub(super) active: Option<usize>,
+    /// How many granules notes leave of the last zone there is.
     pub(super) reserve: u64,
+    /// How many granules the longest record takes.
+    pub(super) longest: u64,
     pub(super) max_open: usize,
     pub(super) tasks: Vec<Task>,
+    /// The memory of seals, unless one is on its way.
+    pub(super) seal: Option<DmaBuffer>,
     /// How many records have ended whose places in the window have not been given back yet.
     pub(super) freed: usize,
 }
@@ -195,20 +200,25 @@ impl State {
     }
 
     /// Finds a zone for `granules` and takes them there.
+    ///
+    /// Data leave one zone empty. After a crash the zone that was written may be one that cannot be
+    /// written on, and without a zone for its mark a log could neither be opened nor trimmed.
     pub(super) fn place(&mut self, purpose: Purpose, granules: u64) -> Result<usize, NoRoom> {
-        let empty = self.next_empty();
-        if let Some(active) = self.active {
-            let keep = match (purpose, empty) {
-                (Purpose::Data, None) => self.reserve,
-                (Purpose::Note, None) => self.reserve / 2,
-                _ => 0,
-            };
-            if self.zones[active].room >= granules.saturating_add(keep) {
-                self.take(active, granules);
-                return Ok(active);
-            }
+        let empties = self.empties();
+        let (spare, keep) = match purpose {
+            Purpose::Data => (1, 0),
+            Purpose::Note if empties == 0 => (0, self.reserve),
+            Purpose::Note | Purpose::Mark => (0, 0),
+        };
+        if let Some(active) = self.active
+            && empties >= spare
+            && self.zones[active].room >= granules.saturating_add(keep)
+            && !(purpose == Purpose::Mark && self.should_move())
+        {
+            self.take(active, granules);
+            return Ok(active);
         }
-        let Some(empty) = empty else {
+        let Some(empty) = self.next_empty().filter(|_| empties > spare) else {
             let is_freed = |zone: &LogZone| match zone.phase {
                 Phase::Resetting => true,
                 Phase::Draining | Phase::Finishing => self.is_over(zone),
@@ -235,6 +245,21 @@ impl State {
         }
         self.take(empty, granules);
         Ok(empty)
+    }
+
+    fn empties(&self) -> usize {
+        let is_empty = |zone: &&LogZone| zone.phase == Phase::Empty;
+        self.zones.iter().filter(is_empty).count()
+    }
+
+    /// Whether a mark had better go to the last empty zone, because the active one then holds nothing
+    /// and can be reset, and has little room as it is.
+    fn should_move(&self) -> bool {
+        self.empties() == 1
+            && self.active.is_some_and(|active| {
+                let zone = &self.zones[active];
+                zone.room < self.longest && zone.last.is_none_or(|last| last < self.base)
+            })
     }
 
     fn take(&mut self, zone: usize, granules: u64) {
@@ -346,7 +371,7 @@ impl State {
             zone.phase == Phase::Closed && zone.last.is_none_or(|last| last < self.base)
         };
         match self.durable_mark {
-            Some(_) if !self.zones.iter().any(frees) => Purpose::Note,
+            Some(_) if !self.should_move() && !self.zones.iter().any(frees) => Purpose::Note,
             _ => Purpose::Mark,
         }
     }

@@ -4,6 +4,7 @@
 
 mod appending;
 mod cancellation;
+mod crashes;
 mod failing;
 mod fencing;
 mod recovery;
