@@ -149,6 +149,40 @@ fn a_handle_of_the_same_log_on_another_device_is_fenced_and_not_waited_for() {
 }
 
 #[test]
+fn a_sync_under_way_when_the_log_is_opened_anew_acknowledges_nothing() {
+    let (device, control) = controlled(SMALL);
+    let (log, _) = open(&device);
+    block_on(log.append(b"record")).unwrap();
+    control.hold();
+    let mut sync: Pin<Box<dyn Future<Output = _> + '_>> = Box::pin(log.sync());
+    assert!(poll_once(&mut sync).is_none());
+    let opening = {
+        let device = device.clone();
+        on_thread(async move { ZoneLog::open(&device, &options()).await.unwrap() })
+    };
+    // It reads the first zones before it knows which log that is.
+    let mut released = 0;
+    while !log.is_fenced() {
+        assert!(released < 1000, "it is never fenced");
+        released += 1;
+        thread::sleep(Duration::from_millis(1));
+        if released == 5 {
+            control.release();
+        }
+    }
+    opening.join().unwrap();
+    match block_on(sync) {
+        // The flush had ended, and been seen to, before.
+        Ok(watermark) => assert_eq!(watermark, log.watermark()),
+        Err(error) => {
+            assert_eq!(error.kind(), ErrorKind::Fenced);
+            assert_eq!(log.watermark(), RecordId(0), "and so it stays");
+        }
+    }
+    assert_eq!(log.watermark(), RecordId(0), "the fence came first");
+}
+
+#[test]
 fn handles_opened_at_once_leave_one_writer() {
     let device = device(SMALL);
     drop(open(&device));

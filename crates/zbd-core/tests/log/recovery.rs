@@ -231,6 +231,37 @@ fn zones_that_are_trimmed_and_not_reset_yet_are_reset_by_the_next_handle() {
 }
 
 #[test]
+fn what_shows_behind_a_seal_is_no_record() {
+    let device_before = device(SMALL);
+    let (log, _) = open(&device_before);
+    block_on(async {
+        // Ten granules each, so that zones are finished before they are full.
+        for id in 0..11 {
+            log.append_durable(&payload(id, 5000)).await.unwrap();
+        }
+    });
+    let first = place(&device_before, &log, 0).0;
+    let (last, granule) = place(&device_before, &log, 10);
+    assert_ne!(first, last);
+    let whole = image(&device_before);
+    // A mark, six records, a seal, and zeroes.
+    assert_eq!(whole[first].len(), 64);
+    assert!(whole[first][62..].iter().flatten().all(|byte| *byte == 0));
+    for behind in [false, true] {
+        let mut image = whole.clone();
+        let mut record: Vec<_> = image[last].drain(granule..granule + 10).collect();
+        if behind {
+            // As if the last record had been lost there by a crash, one granule of it.
+            record.truncate(1);
+            image[first][62].clone_from(&record[0]);
+        }
+        let (log, recovery) = open(&restored(SMALL, &image));
+        assert!((0..10).eq(ids(&log, &recovery, 5000)));
+        assert_eq!(recovery.damaged, 0);
+    }
+}
+
+#[test]
 fn what_is_not_the_log_s_is_refused_and_left_as_it_is() {
     let (image_of_log, _) = unflushed(5);
     let (image_of_other, _) = unflushed(5);
