@@ -9,12 +9,13 @@ use tokio::sync::Semaphore;
 
 use super::{
     fence::{Fence, fenced},
+    finish::finish,
     geometry::Geometry,
     record::{HEADER_LEN, Header, Kind, granules},
     state::{Failure, LogZone, Mark, NoRoom, Phase, Place, Purpose, State, Task},
 };
 use crate::{
-    Appended, DmaBuffer, Error, ErrorKind, Result, ZoneId, ZonedDevice,
+    Appended, DmaBuffer, Error, ErrorKind, Result, ZonedDevice,
     writer::flight::{Flight, Ticket},
 };
 
@@ -567,28 +568,6 @@ impl Engine {
                     info.sector, info.zone
                 ),
             )),
-        }
-    }
-}
-
-/// Writes a seal behind the last record of a zone and finishes it. The seal has to be durable before:
-/// after a crash the zone may be full without it.
-async fn finish(
-    device: &ZonedDevice,
-    zone: ZoneId,
-    seal: DmaBuffer,
-) -> (Option<DmaBuffer>, Result<()>) {
-    match device.append(zone, seal).await {
-        Ok(appended) => {
-            let result = match device.flush().await {
-                Ok(()) => device.zone(zone).finish().await,
-                Err(error) => Err(error),
-            };
-            (Some(appended.buffer), result)
-        }
-        Err(error) => {
-            let failure = Error::new(error.kind(), error.to_string());
-            (error.into_buffer(), Err(failure))
         }
     }
 }

@@ -79,6 +79,7 @@
 
 mod engine;
 mod fence;
+mod finish;
 mod geometry;
 mod open;
 mod options;
