@@ -57,6 +57,12 @@ pub enum ErrorKind {
     /// The device did not answer in time. Whether a request was carried out, or still will be, is
     /// not known.
     Timeout,
+    /// All zones of a [`ZoneLog`](crate::ZoneLog) hold records that are still wanted; trim it.
+    LogFull,
+    /// A [`ZoneLog`](crate::ZoneLog) has been opened anew, and this handle is no longer its writer.
+    Fenced,
+    /// What is stored is not what was written: a record that was durable is missing or damaged.
+    Corrupt,
     /// The operating system reported an error that has no kind of its own here.
     Io,
 }

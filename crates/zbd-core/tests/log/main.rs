@@ -1,0 +1,13 @@
+//! The log on the software device.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests may panic")]
+
+mod appending;
+mod cancellation;
+mod crashes;
+mod failing;
+mod fencing;
+mod recovery;
+mod rig;
+mod trimming;
+mod writing;
