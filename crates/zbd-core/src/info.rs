@@ -54,7 +54,7 @@ impl AppendSupport {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Native => "by the device",
-            Self::Emulated => "emulated: writes at the write pointer, one at a time in each zone",
+            Self::Emulated => "emulated, one write at a time in each zone",
             Self::None => "no",
         }
     }

@@ -35,11 +35,11 @@ pub(super) struct RawZone {
     pub(super) write_pointer: u64,
     pub(super) zone_type: u8,
     pub(super) state: u8,
-    non_seq: u8,
-    reset: u8,
-    reserved: [u8; 4],
+    pub(super) non_seq: u8,
+    pub(super) reset: u8,
+    pub(super) reserved: [u8; 4],
     pub(super) capacity: u64,
-    reserved_too: [u8; 24],
+    pub(super) reserved_too: [u8; 24],
 }
 
 const _: () = assert!(size_of::<RawZone>() == 64);

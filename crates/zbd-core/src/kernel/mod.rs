@@ -178,10 +178,11 @@ impl KernelQueue {
                 let (at, _) = limits::append(info, *zone, buffer)?;
                 (Work::Append(*zone), at, sectors(buffer))
             }
+            // The kernel flushes any device, one without a volatile cache by doing nothing.
+            Request::Flush => (Work::Flush, Sector(0), none),
             other => {
                 let (_, at) = limits::command(info, other)?;
                 match other {
-                    Request::Flush => (Work::Flush, at, none),
                     Request::Report { .. } => (Work::Report, at, none),
                     Request::Manage { action, zone } => (Work::Manage(*action, *zone), at, none),
                     Request::ResetAll => (Work::ResetAll, at, none),

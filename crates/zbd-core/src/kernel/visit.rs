@@ -219,10 +219,16 @@ impl Visit<'_> {
             Ok(()) => Ok(at),
             Err(errno) => {
                 let (mut kind, mut what) = fault::explain(errno, attempt, seen);
-                // A device that has gone fails its last requests like a bad medium.
-                if matches!(kind, ErrorKind::Medium | ErrorKind::DeviceGone)
-                    && self.device.check_gone()
-                {
+                // A device that has gone fails its last requests like a bad medium, or like one
+                // without room.
+                let may_be_gone = matches!(
+                    kind,
+                    ErrorKind::Medium
+                        | ErrorKind::DeviceGone
+                        | ErrorKind::InvalidRequest
+                        | ErrorKind::Io
+                );
+                if may_be_gone && self.device.check_gone() {
                     (kind, what) = (ErrorKind::DeviceGone, "the device is gone");
                 }
                 Err(self.error(slot, kind, what).with_source(errno))
