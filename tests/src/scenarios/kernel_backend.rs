@@ -9,8 +9,8 @@ use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use rustix::process::{Resource, Rlimit, setrlimit};
 use serde_json::json;
 use zbd_core::{
-    AppendSupport, Backend, Completion, DeviceEvent, DeviceInfo, Error, ErrorKind, Interrupts,
-    IoQueue, OpenOptions, Request, Sector, SectorCount, Unmap, WriteCache, ZoneAction, ZoneId,
+    AppendSupport, Backend, Completion, DeviceEvent, DeviceInfo, Error, ErrorKind, IoQueue,
+    OpenOptions, Request, Sector, SectorCount, Unmap, WaitPolicy, WriteCache, ZoneAction, ZoneId,
     ZoneState, ZonedDevice,
 };
 
@@ -35,21 +35,21 @@ fn path(disk: &KernelDisk) -> String {
     disk.path().display().to_string()
 }
 
-fn options(queues: u16, interrupts: Interrupts) -> OpenOptions {
+fn options(queues: u16, wait: WaitPolicy) -> OpenOptions {
     OpenOptions {
         queues,
-        interrupts,
+        wait,
         memory_len: 16 << 20,
         ..OpenOptions::default()
     }
 }
 
-fn open(path: &str, queues: u16, interrupts: Interrupts) -> Result<Vec<IoQueue>> {
-    Ok(options(queues, interrupts).open(&path.parse()?)?)
+fn open(path: &str, queues: u16, wait: WaitPolicy) -> Result<Vec<IoQueue>> {
+    Ok(options(queues, wait).open(&path.parse()?)?)
 }
 
 fn open_one(path: &str) -> Result<IoQueue> {
-    open(path, 1, Interrupts::Off)?.pop().context("no queue")
+    open(path, 1, WaitPolicy::Poll)?.pop().context("no queue")
 }
 
 pub(super) fn disks_are_what_linux_says_they_are(context: &mut Context) -> Result<()> {
@@ -104,10 +104,10 @@ pub(super) fn disks_are_what_linux_says_they_are(context: &mut Context) -> Resul
 pub(super) fn queues_do_everything_on_any_disk(context: &mut Context) -> Result<()> {
     let made = NullBlock::zoned("nullb0", &[("zone_max_open", 0), ("zone_max_active", 0)])?;
     for (name, interrupts, waiting) in [
-        ("main", Interrupts::Off, Waiting::Polling),
-        ("unmerged", Interrupts::PerQueue, Waiting::Sleeping),
-        ("nullb0", Interrupts::Off, Waiting::Polling),
-        ("nullb0", Interrupts::PerQueue, Waiting::Sleeping),
+        ("main", WaitPolicy::Poll, Waiting::Polling),
+        ("unmerged", WaitPolicy::Interrupt, Waiting::Sleeping),
+        ("nullb0", WaitPolicy::Poll, Waiting::Polling),
+        ("nullb0", WaitPolicy::Interrupt, Waiting::Sleeping),
     ] {
         let disk = match name {
             "nullb0" => made.kernel_disk()?,
@@ -149,7 +149,7 @@ pub(super) fn appends_of_many_tasks_land_where_the_device_says(
     ] {
         disk.reset_all()?;
         let name = path(&disk);
-        let device = ZonedDevice::from_queues(open(&name, queues, Interrupts::Off)?)?;
+        let device = ZonedDevice::from_queues(open(&name, queues, WaitPolicy::Poll)?)?;
         let jobs = [(1, 60), (128, 1500)];
         let jobs: Vec<Job> = (0..)
             .zip(jobs)
@@ -235,7 +235,7 @@ pub(super) fn no_queue_waits_for_the_owner_of_another(_: &mut Context) -> Result
         for round in 0..20 {
             let disk = made.kernel_disk()?;
             disk.reset_all()?;
-            let mut queues = open(&made.path(), 3, Interrupts::PerQueue)?;
+            let mut queues = open(&made.path(), 3, WaitPolicy::Interrupt)?;
             for token in 0..12 {
                 append(&mut queues[token as usize % 3], ZONE, token)?;
             }
@@ -265,7 +265,7 @@ pub(super) fn queues_on_threads_share_zones(context: &mut Context) -> Result<()>
     let made = NullBlock::zoned("nullb0", &[])?;
     for disk in [context.kernel_disk("unmerged")?, made.kernel_disk()?] {
         disk.reset_all()?;
-        let queues = open(&path(&disk), 4, Interrupts::PerQueue)?;
+        let queues = open(&path(&disk), 4, WaitPolicy::Interrupt)?;
         let running: Vec<_> = (0..)
             .zip(queues)
             .map(|(index, mut queue)| {
@@ -481,7 +481,7 @@ pub(super) fn late_requests_time_out_and_keep_their_memory(_: &mut Context) -> R
     let made = NullBlock::zoned("nullb0", &[("irqmode", 2), ("completion_nsec", delay)])?;
     for waiting in [Waiting::Polling, Waiting::Sleeping] {
         made.kernel_disk()?.reset_all()?;
-        let mut queues = open(&made.path(), 1, Interrupts::PerQueue)?;
+        let mut queues = open(&made.path(), 1, WaitPolicy::Interrupt)?;
         let queue = &mut queues[0];
         let start = queue.info().zoned()?.start(ZONE);
         let begun = Instant::now();
@@ -523,7 +523,7 @@ pub(super) fn device_is_dropped_with_requests_in_flight(_: &mut Context) -> Resu
     let disk = made.kernel_disk()?;
     for round in 0..8 {
         disk.reset_all()?;
-        let mut queues = open(&made.path(), 2, Interrupts::PerQueue)?;
+        let mut queues = open(&made.path(), 2, WaitPolicy::Interrupt)?;
         let memory = queues[0].memory().clone();
         for token in 0..16 {
             append(
@@ -606,6 +606,20 @@ pub(super) fn plain_disk_is_read_written_and_zeroed(context: &mut Context) -> Re
         // With a volatile cache or without.
         one(&mut queue, Request::Flush)?.result?;
         ensure!((queue.write_cache()? == WriteCache::Writeback) == info.volatile_cache);
+        // Bytes that begin anywhere, and come back as they are.
+        let mut bytes = queue.buffer(2 * UNIT)?;
+        bytes.write_at(3, &[0xab; UNIT]);
+        let bytes = bytes.into_bytes().slice(3..3 + UNIT);
+        let buffer = queue.memory().lend(&bytes).context("not lent")?;
+        let at = Sector(64 * 24);
+        let done = one(&mut queue, Request::Write { at, buffer })?;
+        ensure!(done.result? == at);
+        ensure!(done.buffer.context("no buffer")?.to_vec() == [0xab; UNIT]);
+        ensure!(disk.read(at.0, UNIT)? == [0xab; UNIT]);
+        let buffer = queue.memory().lend(&bytes).context("not lent")?;
+        let refused = queue.submit(Request::Read { at, buffer }, 0);
+        let refused = refused.err().context("read into lent bytes")?;
+        ensure!(refused.error.kind() == ErrorKind::InvalidRequest);
         for index in 0..64 {
             ensure!(disk.read(index * 24, UNIT)? == [index as u8; UNIT]);
         }
@@ -641,7 +655,7 @@ pub(super) fn plain_disk_is_read_written_and_zeroed(context: &mut Context) -> Re
 }
 
 fn refused(path: &str, kind: ErrorKind, words: &str) -> Result<()> {
-    let error = match open(path, 1, Interrupts::Off) {
+    let error = match open(path, 1, WaitPolicy::Poll) {
         Ok(_) => bail!("{path} was opened"),
         Err(error) => error.downcast::<Error>()?,
     };
@@ -715,8 +729,10 @@ pub(super) fn tool_does_its_work(context: &mut Context) -> Result<()> {
         let zones = report["zones"].as_array().context("no zones")?;
         ensure!(zones.len() == disk.report()?.len(), "{report}");
 
-        run(&format!("run --device {at} --op append --count 10"))?.refused(2, &["--destroy"])?;
-        run(&format!("zones reset {at} --zone 3"))?.refused(2, &["--destroy"])?;
+        // What is on a disk that is not the tool's own takes consent to be destroyed.
+        run(&format!("zones finish {at} --zone 3"))?.printed()?;
+        run(&format!("zones reset {at} --zone 3"))?.refused(3, &["--destroy"])?;
+        run(&format!("zones reset {at} --zone 3 --destroy"))?.printed()?;
         for (op, api, queues) in [
             ("append", "queue", 1),
             ("append", "async", 2),

@@ -40,6 +40,8 @@ pub(super) struct Device {
     /// What was known of it when it was opened.
     pub(super) info: Arc<DeviceInfo>,
     pub(super) arena: DmaArena,
+    /// The bits that are not set in an address from or to which data go past the page cache.
+    pub(super) alignment: usize,
     pub(super) directory: Directory,
     pub(super) lanes: Box<[Lane]>,
     /// One for each zone.

@@ -51,6 +51,8 @@ pub(super) struct Slot {
     pub(super) len: SectorCount,
     /// The buffer, unless the ring has it.
     pub(super) buffer: Option<DmaBuffer>,
+    /// The caller's buffer, if the kernel gets a copy of it.
+    pub(super) original: Option<DmaBuffer>,
     pub(super) due: Option<Instant>,
     /// Its caller has been told that its time was up: nobody waits for it any more.
     pub(super) is_expired: bool,
@@ -66,6 +68,7 @@ impl Slot {
         at: Sector(0),
         len: SectorCount(0),
         buffer: None,
+        original: None,
         due: None,
         is_expired: false,
         tries: 0,
@@ -79,6 +82,7 @@ pub(super) struct Entry {
     pub(super) at: Sector,
     pub(super) len: SectorCount,
     pub(super) buffer: Option<DmaBuffer>,
+    pub(super) original: Option<DmaBuffer>,
     pub(super) due: Option<Instant>,
 }
 
@@ -165,6 +169,7 @@ impl State {
             at: entry.at,
             len: entry.len,
             buffer: entry.buffer,
+            original: entry.original,
             due: entry.due,
             is_expired: false,
             tries: 0,
@@ -183,7 +188,8 @@ impl State {
     /// Ends a request and frees its slot.
     pub(super) fn end(&mut self, slot: u16, result: crate::Result<Sector>) {
         let place = &mut self.slots[usize::from(slot)];
-        let buffer = place.buffer.take();
+        let sent = place.buffer.take();
+        let buffer = place.original.take().or(sent);
         if place.stage == Stage::Queued {
             self.queued -= 1;
         }

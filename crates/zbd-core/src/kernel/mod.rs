@@ -14,19 +14,17 @@
 
 use std::{
     collections::VecDeque,
-    io, mem,
-    os::fd::AsRawFd,
+    mem,
     path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use vfio_virtio::{DmaArena, DmaBuffer, EventFd};
-use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
 use crate::{
-    Completion, DeviceEvent, DeviceInfo, Error, ErrorKind, Interrupts, OpenOptions, Rejected,
-    Request, Result, SECTOR_LEN, Sector, SectorCount, ZoneType, limits,
+    Completion, DeviceEvent, DeviceInfo, Error, ErrorKind, OpenOptions, Rejected, Request, Result,
+    SECTOR_LEN, Sector, SectorCount, ZoneType, limits,
 };
 
 mod device;
@@ -59,12 +57,12 @@ const EVENTS_KEPT: usize = 16;
 pub(crate) struct KernelQueue {
     lane: u16,
     info: Arc<DeviceInfo>,
-    interrupts: Interrupts,
     /// What has ended and was taken out of the lane.
     out: VecDeque<Completion>,
     events: VecDeque<DeviceEvent>,
     /// Polls in a row that found nothing.
     idle_polls: u32,
+    returned: u64,
     /// The owner has been told that the device is gone.
     is_told: bool,
     /// The last of the queues' closes the device.
@@ -79,10 +77,10 @@ impl KernelQueue {
             .map(|lane| Self {
                 lane,
                 info: Arc::clone(&handle.device.info),
-                interrupts: options.interrupts,
                 out: VecDeque::new(),
                 events: VecDeque::new(),
                 idle_polls: 0,
+                returned: 0,
                 is_told: false,
                 handle: Arc::clone(&handle),
             })
@@ -134,6 +132,10 @@ impl KernelQueue {
             Ok(accepted) => accepted,
             Err(error) => return Err(Rejected { error, request }),
         };
+        let copy = match self.copy_if_odd(&request) {
+            Ok(copy) => copy,
+            Err(error) => return Err(Rejected { error, request }),
+        };
         let buffer = request.into_buffer().map(|mut buffer| {
             if work == Work::Report {
                 // An earlier report that is still there must not be taken for the answer.
@@ -141,12 +143,17 @@ impl KernelQueue {
             }
             buffer
         });
+        let (buffer, original) = match copy {
+            Some(copy) => (Some(copy), buffer),
+            None => (buffer, None),
+        };
         let entry = Entry {
             token,
             work,
             at,
             len,
             buffer,
+            original,
             due: timeout.and_then(|timeout| Instant::now().checked_add(timeout)),
         };
         // There is room: it was looked for, and nobody else submits here.
@@ -163,6 +170,12 @@ impl KernelQueue {
         let accepted = match request {
             Request::Read { at, buffer } => {
                 limits::read(info, *at, buffer)?;
+                if buffer.is_read_only() {
+                    return Err(Error::new(
+                        ErrorKind::InvalidRequest,
+                        "the data would be read into a buffer that was lent from bytes; use an allocated one",
+                    ));
+                }
                 (Work::Read, *at, sectors(buffer))
             }
             Request::Write { at, buffer } => {
@@ -231,6 +244,35 @@ impl KernelQueue {
         ))
     }
 
+    /// A copy of data that lie where the kernel does not take them past the page cache: buffers
+    /// that were lent from bytes may begin anywhere.
+    fn copy_if_odd(&self, request: &Request) -> Result<Option<DmaBuffer>> {
+        let (Request::Read { buffer, .. }
+        | Request::Write { buffer, .. }
+        | Request::Append { buffer, .. }) = request
+        else {
+            return Ok(None);
+        };
+        // Segments lie as far apart for the device as here: the arena is where it is.
+        let mut segments = buffer.segments();
+        if segments.all(|segment| segment.iova.0 as usize & self.device().alignment == 0) {
+            return Ok(None);
+        }
+        if matches!(request, Request::Read { .. }) {
+            return Err(Error::new(
+                ErrorKind::InvalidRequest,
+                format!(
+                    "{} is read only to memory at multiples of {} bytes; use an allocated buffer",
+                    self.info.name,
+                    self.device().alignment + 1
+                ),
+            ));
+        }
+        let mut copy = self.memory().allocate(buffer.len())?;
+        copy.copy_from_slice(&buffer.to_vec());
+        Ok(Some(copy))
+    }
+
     fn full(&self) -> Error {
         let depth = self.depth();
         let what = match self.lane().lock().expired {
@@ -288,6 +330,7 @@ impl KernelQueue {
     fn take(&mut self) {
         let device = &self.handle.device;
         let mut state = device.lanes[usize::from(self.lane)].lock();
+        self.returned += state.ended.len() as u64;
         match self.out.is_empty() {
             true => mem::swap(&mut self.out, &mut state.ended),
             false => self.out.append(&mut state.ended),
@@ -317,30 +360,17 @@ impl KernelQueue {
         self.events.push_back(event);
     }
 
-    /// Waits for the next completion, or until the time of a request is up, for `timeout` at the
-    /// most; may return early.
-    pub(crate) fn wait(&mut self, timeout: Duration) -> Result<()> {
-        if self.interrupts == Interrupts::Off {
-            return Err(Error::new(
-                ErrorKind::Unsupported,
-                "the queue was opened without interrupts; open it with Interrupts::PerQueue to wait for it",
-            ));
-        }
-        self.look();
-        let timeout = match self.lane().lock().next_due {
-            // Up to the next whole millisecond, so that the time is up when this returns.
-            Some(due) => timeout
-                .min(due.saturating_duration_since(Instant::now()) + Duration::from_millis(1)),
-            None => timeout,
-        };
-        if self.arm() {
-            wait_for(self.interrupt(), timeout).map_err(|error| {
-                Error::new(ErrorKind::Io, "cannot wait for an interrupt").with_source(error)
-            })?;
-        }
-        self.disarm();
-        self.look();
-        Ok(())
+    /// How long it is until the time of a request is up.
+    pub(crate) fn time_left(&self) -> Option<Duration> {
+        let due = self.lane().lock().next_due?;
+        // Up to the next whole millisecond, so that the time is up when that has passed.
+        let left = due.saturating_duration_since(Instant::now());
+        Some(left + Duration::from_millis(1))
+    }
+
+    /// How many requests have come back from the kernel.
+    pub(crate) fn returned(&self) -> u64 {
+        self.returned
     }
 
     /// Lets [`interrupt`](Self::interrupt) be signalled at the next completion. False if there is
@@ -417,6 +447,14 @@ impl KernelQueue {
         self.look();
     }
 
+    /// What polling does every so often, for one who sleeps instead; closely if nothing came.
+    pub(crate) fn look_closely(&mut self, is_late: bool) {
+        match is_late {
+            true => self.attend(),
+            false => self.look(),
+        }
+    }
+
     pub(crate) fn has_expired(&self) -> bool {
         self.lane().lock().expired > 0
     }
@@ -439,17 +477,5 @@ impl std::fmt::Debug for KernelQueue {
             .field("device", &self.info.name)
             .field("queue", &self.lane)
             .finish_non_exhaustive()
-    }
-}
-
-/// Waits for an event, for `timeout` at the most. May return early.
-fn wait_for(event: &EventFd, timeout: Duration) -> io::Result<()> {
-    let set = Epoll::new()?;
-    let wanted = EpollEvent::new(EventSet::IN, 0);
-    set.ctl(ControlOperation::Add, event.as_raw_fd(), wanted)?;
-    let timeout = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
-    match set.wait(timeout, &mut [EpollEvent::default()]) {
-        Err(error) if error.kind() != io::ErrorKind::Interrupted => Err(error),
-        _ => Ok(()),
     }
 }

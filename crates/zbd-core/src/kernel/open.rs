@@ -25,8 +25,8 @@ use super::{
 };
 use crate::{
     AppendSupport, Backend, DeviceInfo, Error, ErrorKind, OpenOptions, RangeLimits, Result,
-    SECTOR_LEN, Sector, SectorCount, ZeroesLimits, ZoneId, ZoneModel, ZoneType, ZonedInfo,
-    info::ZoneShape, virtio::ZoneGrid,
+    SECTOR_LEN, Sector, SectorCount, WaitPolicy, ZeroesLimits, ZoneId, ZoneModel, ZoneType,
+    ZonedInfo, info::ZoneShape, virtio::ZoneGrid, wait,
 };
 
 /// How many requests each queue has in flight at the most, unless the options say otherwise.
@@ -64,6 +64,9 @@ pub(super) fn open(path: &Path, options: &OpenOptions) -> Result<Arc<Device>> {
     info.max_queues = directory.hardware_queues().max(options.queues);
     info.queues = options.queues;
     info.queue_depth = depth;
+    info.wait = options.wait;
+    info.interrupts = options.wait != WaitPolicy::Poll;
+    info.wait_method = wait::method(options.wait);
     info.memory_len = arena.len_bytes();
     info.memory_pages = arena.memory().page_size();
     info.features = vec!["io_uring", "O_DIRECT"];
@@ -71,12 +74,15 @@ pub(super) fn open(path: &Path, options: &OpenOptions) -> Result<Arc<Device>> {
         true => "registered-buffers",
         false => "unregistered-buffers",
     });
+    // Kernels before 6.0 do not tell, and want whole blocks.
+    let alignment = directory.number_or("dma_alignment", info.block_size - 1)?;
     let turns = zones.iter().zip(0..).map(|(zone, id)| {
         let turn = Turn::new(ZoneId(id), zone.end(), zone.pointer());
         Mutex::new(turn)
     });
     Ok(Arc::new(Device {
         info: Arc::new(info),
+        alignment: alignment as usize,
         arena,
         directory,
         lanes: lanes.into(),
@@ -248,6 +254,9 @@ fn describe(name: String, directory: &Directory, zones: &[RawZone]) -> Result<De
         max_queues: 0,
         queues: 0,
         queue_depth: 0,
+        wait: WaitPolicy::Poll,
+        interrupts: false,
+        wait_method: None,
         features: Vec::new(),
         memory_len: 0,
         memory_pages: vfio_virtio::PageSize::Base,
@@ -301,15 +310,14 @@ fn zoned(
             3 => Some(ZoneType::SequentialPreferred),
             _ => None,
         };
-        match zone_type {
-            Some(zone_type)
-                if zone.start == grid.start(id).0
-                    && zone.capacity <= grid.size(id).0
-                    && zone.state().is_some() =>
+        match zone_type.zip(zone.state()) {
+            Some((zone_type, opened_as))
+                if zone.start == grid.start(id).0 && zone.capacity <= grid.size(id).0 =>
             {
                 Ok(ZoneShape {
                     capacity: SectorCount(zone.capacity),
                     zone_type,
+                    opened_as,
                 })
             }
             _ => Err(broken(format!("zone {id} is {zone:?}"))),

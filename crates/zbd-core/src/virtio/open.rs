@@ -13,8 +13,8 @@ use super::{
     negotiate, report_len, zones_per_report,
 };
 use crate::{
-    AppendSupport, Backend, DeviceInfo, Error, ErrorKind, OpenOptions, Result, WaitPolicy, Zone, ZoneId,
-    ZonedInfo, info::ZoneShape, io_queue::Tag, wait,
+    AppendSupport, Backend, DeviceInfo, Error, ErrorKind, OpenOptions, Result, WaitPolicy, Zone,
+    ZoneId, ZonedInfo, info::ZoneShape, io_queue::Tag, wait,
 };
 
 /// The virtio device ID of a block device (VIRTIO 1.3, 5.2.1).
