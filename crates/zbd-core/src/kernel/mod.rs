@@ -231,8 +231,17 @@ impl KernelQueue {
     /// Buffers of other devices are refused here as everywhere.
     fn check_memory(&self, buffer: &DmaBuffer) -> Result<()> {
         let memory = self.memory().memory();
-        let offset = buffer.as_ptr().addr().wrapping_sub(memory.as_ptr().addr());
-        if offset < memory.len_bytes() {
+        let is_inside = |at: usize, len: u32| {
+            let offset = at.wrapping_sub(memory.as_ptr().addr());
+            offset
+                .checked_add(len as usize)
+                .is_some_and(|end| end <= memory.len_bytes())
+        };
+        // The first by where it is; the others by where they say, which is the same in this memory.
+        let mut segments = buffer.segments();
+        if is_inside(buffer.as_ptr().addr(), 0)
+            && segments.all(|segment| is_inside(segment.iova.0 as usize, segment.len_bytes))
+        {
             return Ok(());
         }
         Err(Error::new(
