@@ -11,6 +11,7 @@ pub mod init;
 pub mod kernel_log;
 pub mod kernel_view;
 pub mod marker;
+pub mod null_block;
 pub mod panel;
 pub mod process_memory;
 pub mod record;

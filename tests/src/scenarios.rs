@@ -16,6 +16,7 @@ pub mod driver_stall;
 pub mod driver_unplug;
 pub mod driver_zones;
 pub mod kernel;
+pub mod kernel_backend;
 pub mod measure;
 pub mod no_iommu;
 pub mod removal;
@@ -100,6 +101,22 @@ macro_rules! guest_scenarios {
                     reset_ends_the_requests_of_all_queues,
                     tasks_learn_of_a_stall_and_go_on_after_it,
                     device_that_asks_for_a_reset_gets_it,
+                }
+                kernel_backend {
+                    disks_are_what_linux_says_they_are,
+                    queues_do_everything_on_any_disk,
+                    appends_of_many_tasks_land_where_the_device_says,
+                    no_queue_waits_for_the_owner_of_another,
+                    queues_on_threads_share_zones,
+                    refusals_have_the_kinds_of_the_virtio_back_end,
+                    appends_go_on_where_others_have_moved_the_pointer,
+                    late_requests_time_out_and_keep_their_memory,
+                    device_is_dropped_with_requests_in_flight,
+                    requests_end_when_the_device_goes,
+                    plain_disk_is_read_written_and_zeroed,
+                    devices_that_cannot_be_had_are_refused,
+                    user_without_lockable_memory_is_served,
+                    tool_does_its_work,
                 }
                 tool_device {
                     function_is_bound_described_and_given_back,

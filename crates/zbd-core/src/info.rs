@@ -15,6 +15,8 @@ pub enum Backend {
     Vfio,
     /// The software virtio-blk function of this process.
     Emulated,
+    /// A block device of Linux, driven by its own driver there.
+    Kernel,
 }
 
 impl Backend {
@@ -28,6 +30,32 @@ impl Backend {
         match self {
             Self::Vfio => "virtio-blk over VFIO",
             Self::Emulated => "virtio-blk emulated in this process",
+            Self::Kernel => "Linux block device through io_uring",
+        }
+    }
+}
+
+/// Who chooses where an append goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum AppendSupport {
+    /// The device.
+    Native,
+    /// This library: each append is a write at the write pointer, one at a time in each zone, and
+    /// says where that was. Appends to one zone gain nothing by being many in flight, and whoever
+    /// else writes to the zone must do it through the same open device.
+    Emulated,
+    /// Nobody: the device knows no append.
+    None,
+}
+
+impl AppendSupport {
+    /// The name for people.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Native => "by the device",
+            Self::Emulated => "emulated, one write at a time in each zone",
+            Self::None => "no",
         }
     }
 }
@@ -134,7 +162,12 @@ pub struct ZonedInfo {
     pub max_active: Option<u32>,
     /// The greatest length of an append, no more than that of any transfer; 0 if the device knows
     /// no append.
+    ///
+    /// Where the append is [emulated](AppendSupport::Emulated), the greatest write that the kernel
+    /// sends to the device as one command.
     pub max_append: SectorCount,
+    /// Who chooses where an append goes.
+    pub append: AppendSupport,
     /// The unit of which all writes to sequential zones are multiples, in bytes: what the device
     /// states, in whole blocks.
     pub write_granularity: u32,

@@ -53,7 +53,7 @@ pub use device::{
 pub use error::{Error, ErrorKind, Result};
 pub use event::DeviceEvent;
 pub use identity::{Lifetime, PreEol, Wear, parse_id};
-pub use info::{Backend, DeviceInfo, RangeLimits, ZeroesLimits, ZonedInfo};
+pub use info::{AppendSupport, Backend, DeviceInfo, RangeLimits, ZeroesLimits, ZonedInfo};
 pub use io_queue::IoQueue;
 pub use log::ZoneLog;
 pub use request::{Completion, Rejected, Request, Unmap, ZoneAction};

@@ -16,7 +16,7 @@ use crate::{
 ///   [`EmulatedConfig`] for the keys.
 /// - `pci:0000:00:01.0`: a virtio-blk function that is bound to vfio-pci; see [`PciSpec`] for what
 ///   can follow.
-/// - `/dev/…`: a block device of the kernel. It can be named but not opened yet.
+/// - `/dev/…`: a block device of the kernel, zoned or not, driven through io_uring.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum DeviceSpec {

@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 use zbd_core::{
-    DeviceInfo, Lifetime, RangeLimits, SectorCount, WriteCache, ZeroesLimits, ZoneId, ZoneType,
-    ZonedInfo,
+    AppendSupport, DeviceInfo, Lifetime, RangeLimits, SectorCount, WriteCache, ZeroesLimits,
+    ZoneId, ZoneType, ZonedInfo,
 };
 
 use super::{SCHEMA, figures, print, print_json, table};
@@ -76,6 +76,7 @@ struct ZonedRecord {
     max_open_zones: Option<u32>,
     max_active_zones: Option<u32>,
     max_append_bytes: u64,
+    append: &'static str,
     write_granularity: u32,
 }
 
@@ -181,6 +182,11 @@ impl From<&ZonedInfo> for ZonedRecord {
             max_open_zones: zoned.max_open,
             max_active_zones: zoned.max_active,
             max_append_bytes: zoned.max_append.bytes(),
+            append: match zoned.append {
+                AppendSupport::Native => "native",
+                AppendSupport::Emulated => "emulated",
+                _ => "none",
+            },
             write_granularity: zoned.write_granularity,
         }
     }
@@ -333,6 +339,9 @@ impl ZonedRecord {
                 n => figures::bytes(n),
             },
         );
+        if self.append == "emulated" {
+            row("append", AppendSupport::Emulated.name().to_owned());
+        }
         row(
             "write granularity",
             figures::bytes(self.write_granularity.into()),

@@ -171,7 +171,7 @@ impl IoQueue {
     pub(crate) fn look_closely(&mut self, is_late: bool) {
         match &mut self.queue {
             Queue::Virtio(queue) => queue.look_closely(is_late),
-            Queue::Kernel(queue) => queue.attend(),
+            Queue::Kernel(queue) => queue.look_closely(is_late),
         }
     }
 

@@ -13,8 +13,8 @@ use super::{
     negotiate, report_len, zones_per_report,
 };
 use crate::{
-    Backend, DeviceInfo, Error, ErrorKind, OpenOptions, Result, WaitPolicy, Zone, ZoneId,
-    ZonedInfo, info::ZoneShape, io_queue::Tag, wait,
+    AppendSupport, Backend, DeviceInfo, Error, ErrorKind, OpenOptions, Result, WaitPolicy, Zone,
+    ZoneId, ZonedInfo, info::ZoneShape, io_queue::Tag, wait,
 };
 
 /// The virtio device ID of a block device (VIRTIO 1.3, 5.2.1).
@@ -76,6 +76,10 @@ pub(crate) fn open(
                 max_open: (zoned.max_open > 0).then_some(zoned.max_open),
                 max_active: (zoned.max_active > 0).then_some(zoned.max_active),
                 max_append: zoned.max_append,
+                append: match zoned.max_append.0 {
+                    0 => AppendSupport::None,
+                    _ => AppendSupport::Native,
+                },
                 write_granularity: zoned.write_granularity,
                 granularity_mask: match zoned.write_granularity.is_power_of_two() {
                     true => zoned.write_granularity - 1,

@@ -67,10 +67,19 @@ fn malformed_device_strings_are_refused_with_what_is_wrong() {
 }
 
 #[test]
-fn kernel_devices_are_refused_with_the_remedy() {
-    let error = IoQueue::open("/dev/null").unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Unsupported);
-    assert!(error.to_string().contains("bind"), "{error}");
+fn what_is_no_block_device_is_refused_with_the_remedy() {
+    let here = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+    for (path, words) in [
+        ("/dev/null", "is not a block device"),
+        ("/dev", "is not a block device"),
+        ("/dev/zbd/none", "there is no such device"),
+        (here, "emu:store=/"),
+    ] {
+        let error = IoQueue::open(path).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+        let text = error.to_string();
+        assert!(text.contains(words) && text.contains(path), "{error}");
+    }
 }
 
 #[test]
