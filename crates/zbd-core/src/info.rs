@@ -20,11 +20,6 @@ pub enum Backend {
 }
 
 impl Backend {
-    /// Whether a buffer that begins anywhere in a page can be handed on as it is.
-    pub(crate) fn takes(self, _buffer: &DmaBuffer) -> bool {
-        true
-    }
-
     /// The name for people.
     pub const fn name(self) -> &'static str {
         match self {
