@@ -15,6 +15,7 @@ pub mod driver_resize;
 pub mod driver_stall;
 pub mod driver_unplug;
 pub mod driver_zones;
+pub mod engine;
 pub mod kernel;
 pub mod kernel_backend;
 pub mod measure;
@@ -122,6 +123,10 @@ macro_rules! guest_scenarios {
                     function_is_bound_described_and_given_back,
                     user_needs_the_group_and_enough_lockable_memory,
                     zones_are_reported_and_managed,
+                }
+                engine {
+                    database_outlives_its_killed_processes,
+                    database_keeps_to_the_limits_of_open_and_active_zones,
                 }
                 tool_run {
                     twenty_thousand_appends_are_on_the_disk,

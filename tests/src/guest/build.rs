@@ -72,6 +72,13 @@ impl Parts {
             .join(name)
     }
 
+    /// The storage engine on zones, a static program.
+    #[must_use]
+    pub fn engine(&self) -> PathBuf {
+        self.target
+            .join("guest-build/x86_64-unknown-linux-gnu/engine/slatedb-wal")
+    }
+
     /// The zoned-file shim.
     #[must_use]
     pub fn shim(&self) -> PathBuf {

@@ -52,7 +52,13 @@ pub fn write(
         PROGRAM,
         &read(&parts.program("zbd-bench"))?,
     )?;
-    for program in programs {
+    // It is large, and most boots do without.
+    let engine = plan
+        .scenarios
+        .iter()
+        .any(|name| name.contains("::engine::"));
+    let engine = engine.then(|| parts.engine());
+    for program in programs.iter().chain(&engine) {
         let name = program.file_name().context("a program without a name")?;
         let inside = format!("bin/{}", name.display());
         archive = entry(archive, &inside, PROGRAM, &read(program)?)?;
