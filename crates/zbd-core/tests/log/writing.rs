@@ -166,9 +166,9 @@ fn the_durable_position_stays_before_a_hole() {
         assert_eq!(whole, SectorCount(2 * hole));
         // One queue, whose requests the device takes in order.
         control.hold();
+        control.inject(Fault::Status(1));
         let bad = block_on(writer.write(filled(&device, 20, 1024))).unwrap();
         let good = block_on(writer.write(filled(&device, 21, 1024))).unwrap();
-        control.inject(Fault::Status(1));
         control.release();
         let error = block_on(writer.flush()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Medium);
