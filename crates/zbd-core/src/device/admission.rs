@@ -6,6 +6,7 @@ use vfio_virtio::DmaBuffer;
 use super::{
     Driver, ZonedDevice,
     accounts::{self, Obstacle},
+    driver,
 };
 use crate::{Error, ErrorKind, Result, Sector, ZoneId, ZoneState, ZoneType};
 
@@ -38,7 +39,9 @@ impl<D: Driver> ZonedDevice<D> {
             // Listen, look again, and only then wait: what is freed in between is heard.
             let freed = memory.on_freed();
             match self.buffer(len_bytes) {
-                Err(error) if error.kind() == ErrorKind::OutOfMemory && can_be => freed.await,
+                Err(error) if error.kind() == ErrorKind::OutOfMemory && can_be => {
+                    driver::heard(&self.driver, freed).await;
+                }
                 done => return done,
             }
         }
@@ -112,7 +115,7 @@ impl<D: Driver> ZonedDevice<D> {
                 Err(error)
                     if matches!(error.kind(), ErrorKind::ActiveLimit | ErrorKind::OpenLimit) =>
                 {
-                    freed.await;
+                    driver::heard(&self.driver, freed).await;
                 }
                 done => return done,
             }
@@ -126,7 +129,7 @@ impl<D: Driver> ZonedDevice<D> {
             if accounts.is_settled(zone) {
                 return;
             }
-            settled.await;
+            driver::heard(&self.driver, settled).await;
         }
     }
 

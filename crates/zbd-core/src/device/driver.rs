@@ -2,8 +2,9 @@
 
 use std::{
     future::{self, Future},
+    pin::pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
@@ -33,6 +34,9 @@ pub trait Drive: Clone {
     /// Submits a request whose completion goes to `slot`.
     fn submit(&self, slot: &Self::Slot<'_>, request: Request, timeout: Option<Duration>);
 
+    /// Takes note of a task that waits for what comes of others' requests.
+    fn keep(&self, _waker: &Waker) {}
+
     fn info(&self) -> Arc<DeviceInfo>;
 
     fn accounts(&self) -> &Accounts;
@@ -54,6 +58,19 @@ pub trait Drive: Clone {
 pub trait Place {
     /// The completion, if there is one; otherwise it will wake `cx`.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Completion>;
+}
+
+/// Waits for `event`, which comes of others' requests.
+pub(super) async fn heard(driver: &impl Drive, event: impl Future<Output = ()>) {
+    let mut event = pin!(event);
+    future::poll_fn(|cx| {
+        let heard = event.as_mut().poll(cx);
+        if heard.is_pending() {
+            driver.keep(cx.waker());
+        }
+        heard
+    })
+    .await;
 }
 
 /// Waits for the completion that comes to `slot`.

@@ -112,7 +112,9 @@ impl<D: Driver> ZoneHandle<'_, D> {
     /// Waits until nothing is in flight on the zone, and returns its write pointer: all requests
     /// have ended, also those whose futures were dropped. `None` for a zone without a write pointer.
     ///
-    /// Requests that are submitted meanwhile are waited for, too.
+    /// Requests that are submitted meanwhile are waited for, too. One that ended as
+    /// [`ErrorKind::Timeout`] is not: only after [`recover`](ZonedDevice::recover) is it sure that the
+    /// device has done with it.
     ///
     /// # Errors
     /// As [`report`](Self::report).

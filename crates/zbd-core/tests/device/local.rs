@@ -229,3 +229,26 @@ fn dropped_futures_run_to_their_ends_and_give_slots_and_buffers_back() {
         all.is_empty()
     });
 }
+
+#[test]
+fn who_waits_for_orphans_is_kept_awake() {
+    for wait in [WaitPolicy::Poll, WaitPolicy::Adaptive] {
+        for with_io in [false, true] {
+            let mut device = Device::threaded(&format!("{GEOMETRY},latency=20ms"));
+            let local = open(&mut device, wait);
+            let mut builder = Builder::new_current_thread();
+            match with_io {
+                false => builder.on_thread_park(on_thread_park),
+                true => builder.enable_io().on_thread_park(on_thread_park_with_io),
+            };
+            let runtime = builder.build().unwrap();
+            let mut cx = Context::from_waker(Waker::noop());
+            for _ in 0..3 {
+                let mut orphan = Box::pin(append(&local, 1));
+                assert!(orphan.as_mut().poll(&mut cx).is_pending());
+            }
+            let pointer = runtime.block_on(local.zone(ZoneId(1)).barrier()).unwrap();
+            assert_eq!(pointer, Some(Sector(2048 + 24)), "{wait} {with_io}");
+        }
+    }
+}

@@ -55,6 +55,8 @@ struct Thread {
     events: broadcast::Sender<DeviceEvent>,
     /// How many requests have been submitted since the queue was last driven.
     undriven: Cell<u32>,
+    /// Tasks that wait for what comes of requests, though not of their own.
+    kept: RefCell<Vec<Waker>>,
     parking: RefCell<Parking>,
 }
 
@@ -97,6 +99,7 @@ impl Local {
             info: RefCell::new(Arc::clone(queue.info())),
             events: broadcast::Sender::new(EVENTS_KEPT),
             undriven: Cell::new(0),
+            kept: RefCell::default(),
             parking: RefCell::default(),
             core: RefCell::new(Core {
                 slots: Slots::new(queue.depth()),
@@ -300,6 +303,11 @@ impl Drive for Local {
         if undriven >= MOST_UNDRIVEN {
             thread.drive();
         }
+    }
+
+    fn keep(&self, waker: &Waker) {
+        let waker = waker.clone();
+        self.0.kept.borrow_mut().push(waker);
     }
 
     fn info(&self) -> Arc<DeviceInfo> {

@@ -122,17 +122,29 @@ fn park(executor: Executor) {
     }
     let now = Instant::now();
     let is_awake = each(|thread| thread.expected() > 0 && !thread.is_patient(now));
-    if is_awake || !sleep(executor, expecting) {
+    // Where nobody waits, those who would have are gone: there is no hurry.
+    if is_awake && keep_awake() {
+        return;
+    }
+    if !sleep(executor, expecting) {
         keep_awake();
     }
 }
 
-/// Lets the executor call again at once: a task that waits is woken for nothing.
-fn keep_awake() {
+/// Lets the executor call again at once: tasks that wait are woken for nothing. False if there are
+/// none.
+fn keep_awake() -> bool {
     each(|thread| {
         let waker = thread.core.borrow_mut().slots.anybody();
-        waker.inspect(Waker::wake_by_ref).is_some()
-    });
+        if let Some(waker) = waker {
+            waker.wake();
+            return true;
+        }
+        let kept = thread.kept.take();
+        let any = !kept.is_empty();
+        kept.into_iter().for_each(Waker::wake);
+        any
+    })
 }
 
 /// Sleeps, or lets the executor sleep, which is true: until one of the devices interrupts.
