@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use slatedb::Db;
@@ -35,6 +36,10 @@ pub(crate) async fn database(args: &DatabaseArgs) -> Result<Db> {
     let store = store(&args.tables, true)?;
     let mut settings = engine::settings();
     settings.l0_sst_size_bytes = MEMTABLE;
+    // Few tables may wait for a compaction, and small ones are many.
+    if let Some(compactor) = &mut settings.compactor_options {
+        compactor.poll_interval = Duration::from_millis(50);
+    }
     let wal = ZoneWal::new(device(&args.device)?, ZoneWalOptions::default())?;
     let builder = engine::builder(&"db".into(), &store, &wal, settings);
     builder.build().await.context("cannot open the database")

@@ -190,6 +190,19 @@ impl Shared {
     ) -> std::result::Result<(), WalError> {
         let name = &self.device.info().name;
         let remedy = "open the database with the device that it was written with";
+        if let Some(last) = found.records.last() {
+            let payload = log.read(last.id).await;
+            let payload = payload.map_err(|error| wal_error(&error))?;
+            let epoch = Part::decode(last.id.0, payload.into())?.epoch;
+            let ours = manifest.epoch();
+            if epoch >= ours {
+                return Err(data_error(format!(
+                    "the log on {name} has been written by epoch {epoch}, and this database is \
+                     only at epoch {ours}, so it is another's: {remedy}, or reset the zones if \
+                     nothing in them is wanted"
+                )));
+            }
+        }
         let known = manifest.manifest().next_wal_sst_id();
         if found.next_id.0 < known {
             return Err(data_error(format!(
@@ -204,21 +217,6 @@ impl Shared {
                 "the log on {name} begins with record {}, and the database still needs record \
                  {wanted}: {remedy}",
                 found.first_id
-            )));
-        }
-        let Some(last) = found.records.last() else {
-            return Ok(());
-        };
-        let payload = log.read(last.id).await.map_err(|error| wal_error(&error))?;
-        let (epoch, ours) = (
-            Part::decode(last.id.0, payload.into())?.epoch,
-            manifest.epoch(),
-        );
-        if epoch >= ours {
-            return Err(data_error(format!(
-                "the log on {name} has been written by epoch {epoch}, and this database is only \
-                 at epoch {ours}, so it is another's: {remedy}, or reset the zones if nothing in \
-                 them is wanted"
             )));
         }
         Ok(())

@@ -2,7 +2,7 @@
 
 mod database;
 mod fencing;
-mod killed;
 mod power;
+mod program;
 mod rig;
 mod zones;
