@@ -3,8 +3,8 @@
 use std::{collections::HashMap, sync::Arc, thread, time::Duration};
 
 use zbd_core::{
-    Backend, Completion, DeviceEvent, DmaBuffer, Error, ErrorKind, Interrupts, IoQueue, Lifetime,
-    OpenOptions, Request, Sector, SectorCount, Unmap, WriteCache, Zone, ZoneAction, ZoneId,
+    Backend, Completion, DeviceEvent, DmaBuffer, Error, ErrorKind, IoQueue, Lifetime, OpenOptions,
+    Request, Sector, SectorCount, Unmap, WaitPolicy, WriteCache, Zone, ZoneAction, ZoneId,
     ZoneType, parse_id,
 };
 
@@ -25,9 +25,9 @@ pub fn function(bytes: &[u8]) {
     let options = OpenOptions {
         queues: script.pick([1, 1, 1, 2]),
         queue_size: script.pick([Some(16), Some(8), Some(4), None, Some(64)]),
-        interrupts: match script.once_in(16) {
-            true => Interrupts::PerQueue,
-            false => Interrupts::Off,
+        wait: match script.once_in(16) {
+            true => WaitPolicy::Interrupt,
+            false => WaitPolicy::Poll,
         },
         memory_len: 2 << 20,
         ..OpenOptions::default()
