@@ -14,6 +14,15 @@ use crate::{Error, ErrorKind, Result, Sector, ZoneId, ZoneState, ZoneType};
 /// taken as it is.
 const ASKED_MOST: u32 = 3;
 
+/// How the device is asked what zones hold, which takes memory.
+#[derive(Clone, Copy)]
+enum Asking {
+    /// With what there is now.
+    AtOnce,
+    /// When there is some.
+    Patiently,
+}
+
 impl<D: Driver> ZonedDevice<D> {
     /// A buffer of the device's DMA memory, waited for, first come, first served, if all that would
     /// do is in use. Its contents are whatever they were.
@@ -62,8 +71,18 @@ impl<D: Driver> ZonedDevice<D> {
     }
 
     /// Counts `zone` among those that are written to, or says which zones are in its way.
+    ///
+    /// Without memory to ask the device with, which whoever waits may hold all of, it is let through:
+    /// the device itself refuses what it has no resources for.
     #[cold]
     pub(super) async fn admit(&self, zone: ZoneId) -> Result<()> {
+        match self.admit_as(zone, Asking::AtOnce).await {
+            Err(error) if error.kind() == ErrorKind::OutOfMemory => Ok(()),
+            done => done,
+        }
+    }
+
+    async fn admit_as(&self, zone: ZoneId, asking: Asking) -> Result<()> {
         let info = self.info();
         let Ok(zoned) = info.zoned() else {
             // What is wrong is told when the request is submitted.
@@ -79,7 +98,10 @@ impl<D: Driver> ZonedDevice<D> {
                 Err(Obstacle::Taken(_) | Obstacle::Unknown) => {
                     asked += 1;
                     let version = accounts.version();
-                    let report = self.report(..).await?;
+                    let report = match asking {
+                        Asking::AtOnce => self.report_at_once(0..zoned.zone_count).await?,
+                        Asking::Patiently => self.report(..).await?,
+                    };
                     accounts.take_over(&report, version, asked >= ASKED_MOST);
                 }
             }
@@ -111,7 +133,7 @@ impl<D: Driver> ZonedDevice<D> {
         let _turn = accounts.lines().zones.lock().await;
         loop {
             let freed = accounts.on_freed();
-            match self.admit(zone).await {
+            match self.admit_as(zone, Asking::Patiently).await {
                 Err(error)
                     if matches!(error.kind(), ErrorKind::ActiveLimit | ErrorKind::OpenLimit) =>
                 {
@@ -135,18 +157,30 @@ impl<D: Driver> ZonedDevice<D> {
 
     /// An error of a request that would have opened `zone`, with the zones that were in its way if
     /// there were such. Devices differ in what they say where their resources are taken: QEMU says
-    /// nothing of it.
+    /// nothing of it. Where there is no memory to ask the device with, the error stays as it is.
     #[cold]
     pub(super) async fn explain(&self, zone: ZoneId, error: Error) -> Error {
         let is_limit = matches!(error.kind(), ErrorKind::ActiveLimit | ErrorKind::OpenLimit);
-        if !is_limit && error.kind() != ErrorKind::InvalidZoneState {
+        let is_limit = is_limit || error.kind() == ErrorKind::InvalidZoneState;
+        if !is_limit || !self.driver.accounts().is_limited() {
             return error;
         }
         let info = self.info();
-        let (Ok(zoned), Ok(zones)) = (info.zoned(), self.report(..).await) else {
+        let Ok(zoned) = info.zoned() else {
             return error;
         };
-        let state = zones.get(zone.0 as usize).map(|zone| zone.state);
+        // That the zone itself is full is the most frequent reason, and told by its own state.
+        let next = zone.0.saturating_add(1);
+        let state = match self.report_at_once(zone.0..next).await.as_deref() {
+            Ok([zone]) => zone.state,
+            _ => return error,
+        };
+        if !matches!(state, ZoneState::Empty | ZoneState::Closed) {
+            return error;
+        }
+        let Ok(zones) = self.report_at_once(0..zoned.zone_count).await else {
+            return error;
+        };
         let holders = |is_holder: fn(ZoneState) -> bool| {
             let holding = zones.iter().filter(|zone| is_holder(zone.state));
             holding.map(|zone| zone.id).collect::<Vec<_>>()
@@ -157,10 +191,10 @@ impl<D: Driver> ZonedDevice<D> {
             max.is_some_and(|max| holders.len() as u64 >= u64::from(max))
         };
         let better = match state {
-            Some(ZoneState::Empty) if is_full(&active, zoned.max_active) => {
+            ZoneState::Empty if is_full(&active, zoned.max_active) => {
                 accounts::active_limit(zone, zoned.max_active.unwrap_or_default(), &active)
             }
-            Some(ZoneState::Empty | ZoneState::Closed) if is_full(&explicit, zoned.max_open) => {
+            ZoneState::Empty | ZoneState::Closed if is_full(&explicit, zoned.max_open) => {
                 accounts::open_limit(zone, zoned.max_open.unwrap_or_default(), &explicit)
             }
             _ => return error,

@@ -2,16 +2,19 @@
 
 use std::{
     collections::VecDeque,
-    ops::{Bound, RangeBounds},
+    ops::{Bound, Range, RangeBounds},
 };
 
 use futures_util::stream;
+use vfio_virtio::DmaBuffer;
 
 use super::{Driver, ZonedDevice, owned};
 use crate::{Error, ErrorKind, Request, Result, Zone, ZoneId, ZonedInfo, virtio};
 
 /// How many zones are asked for with one report.
 const REPORT_ZONES: u32 = 1023;
+/// How many fit into a report of one page.
+const PAGE_ZONES: u32 = 63;
 
 impl<D: Driver> ZonedDevice<D> {
     /// Reports the zones in `zones`; `..` stands for all.
@@ -61,9 +64,41 @@ impl<D: Driver> ZonedDevice<D> {
     /// One report, of `count` zones at the most from `first` on.
     async fn report_part(&self, first: ZoneId, count: u32) -> Result<Vec<Zone>> {
         let info = self.info();
-        let zoned = info.zoned()?;
         let zones = virtio::zones_per_report(count.min(REPORT_ZONES), info.max_segment);
-        let mut buffer = self.wait_for_buffer(ZonedInfo::report_len(zones)).await?;
+        let buffer = self.wait_for_buffer(ZonedInfo::report_len(zones)).await?;
+        self.report_into(first, buffer).await
+    }
+
+    /// As [`report`](Self::report), with what memory there is now. Whoever waits for this may hold
+    /// all the rest of it, so that waiting for more would never end.
+    ///
+    /// # Errors
+    /// As [`report`](Self::report), and [`ErrorKind::OutOfMemory`].
+    pub(super) async fn report_at_once(&self, zones: Range<u32>) -> Result<Vec<Zone>> {
+        let info = self.info();
+        let mut report: Vec<Zone> = Vec::with_capacity(zones.len());
+        while report.len() < zones.len() {
+            let first = zones.start + report.len() as u32;
+            let count = zones.end - first;
+            let zones = |count| virtio::zones_per_report(count, info.max_segment);
+            let buffer = |count| self.buffer(ZonedInfo::report_len(zones(count)));
+            let buffer = match buffer(count.min(REPORT_ZONES)) {
+                Err(error) if error.kind() == ErrorKind::OutOfMemory => {
+                    buffer(count.min(PAGE_ZONES))?
+                }
+                buffer => buffer?,
+            };
+            let mut part = self.report_into(ZoneId(first), buffer).await?;
+            part.truncate(count as usize);
+            report.append(&mut part);
+        }
+        Ok(report)
+    }
+
+    /// Fills `buffer` with a report from `first` on.
+    async fn report_into(&self, first: ZoneId, mut buffer: DmaBuffer) -> Result<Vec<Zone>> {
+        let info = self.info();
+        let zoned = info.zoned()?;
         // What the device leaves unwritten must not look like a report.
         buffer.fill(0);
         let from = zoned.start(first);
