@@ -20,7 +20,8 @@ pub(crate) struct Layer<const TYPE: u32> {
     bell: Arc<Bell>,
 }
 
-pub(crate) fn open<const TYPE: u32>(rings: Rings) -> Layer<TYPE> {
+/// A queue of a device that is stepped, and the doorbell to be passed on to it.
+pub(crate) fn open_queue(rings: Rings) -> (IoQueue, Stepper, Arc<Bell>) {
     let config = rings
         .device()
         .parse()
@@ -42,6 +43,11 @@ pub(crate) fn open<const TYPE: u32>(rings: Rings) -> Layer<TYPE> {
         .expect("opening does not panic")
         .expect("the device opens");
     let queue = queues.into_iter().next().expect("it has a queue");
+    (queue, stepper, bell)
+}
+
+pub(crate) fn open<const TYPE: u32>(rings: Rings) -> Layer<TYPE> {
+    let (queue, stepper, bell) = open_queue(rings);
     let buffers = (0..queue.depth())
         .map(|_| Some(queue.buffer(LEN).expect("there is room")))
         .collect();

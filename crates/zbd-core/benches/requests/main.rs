@@ -1,7 +1,8 @@
 //! The driver's work for one request, side by side with that of the crate `virtio-driver`, on the
 //! same emulated device.
 //!
-//! The layer `harness` is what the loops around the layers cost by themselves. Requests are of
+//! The layer `harness` is what the loops around the layers cost by themselves, and the layer
+//! `executor` what it costs to run futures, which the layer `zoned-device` needs. Requests are of
 //! 4 KiB and go in batches of DEPTH: the driver submits a batch with one doorbell, the device, which
 //! is stepped, carries it out, the driver reaps it. All of the driver's work, and nothing else,
 //! happens in the functions `counted_submit` and `counted_reap`, so that callgrind can count just
@@ -20,6 +21,7 @@
 
 mod allocations;
 mod blk_queue;
+mod executor;
 mod harness;
 mod io_queue;
 mod peer;
@@ -29,6 +31,7 @@ mod peer_memory;
 mod quiet;
 mod rings;
 mod threaded;
+mod zoned_device;
 
 use std::{
     env,
@@ -178,7 +181,14 @@ enum Operation {
     Append,
 }
 
-const LAYERS: &[&str] = &["harness", "blk-queue", "io-queue", "virtio-driver"];
+const LAYERS: &[&str] = &[
+    "harness",
+    "executor",
+    "blk-queue",
+    "io-queue",
+    "zoned-device",
+    "virtio-driver",
+];
 const OPERATIONS: &[(&str, Operation)] = &[
     ("read", Operation::Read),
     ("write", Operation::Write),
@@ -200,6 +210,8 @@ fn with_layer(
         ("io-queue", Operation::Read) => what.use_it(io_queue::open::<0>(rings)),
         ("io-queue", Operation::Write) => what.use_it(io_queue::open::<1>(rings)),
         ("io-queue", Operation::Append) => what.use_it(io_queue::open::<15>(rings)),
+        ("executor", _) => what.use_it(executor::open()),
+        ("zoned-device", _) => zoned_device::with(rings, operation, what),
         ("virtio-driver", Operation::Append) => return Err("the peer knows no append".to_owned()),
         ("virtio-driver", _) if depth > u64::from(rings.size() / 3) => {
             return Err("the peer uses three entries a request".to_owned());
