@@ -5,6 +5,7 @@ pub mod beside;
 pub mod child;
 pub mod claim;
 pub mod control;
+pub mod engine;
 pub mod function;
 pub mod hugepages;
 pub mod init;

@@ -1,9 +1,13 @@
 //! On the embedded device: no privileges, any machine. The same records as on the real one.
 
+use std::fs;
+use std::path::Path;
+
 use anyhow::{Context as _, Result, ensure};
 use tokio::task::JoinSet;
 use zbd_core::{Zone, ZoneId, ZoneState, ZoneType, ZonedDevice};
 use zbd_tests::inside::claim::{block_on, records};
+use zbd_tests::inside::engine::{self, Destroy, Medium};
 use zbd_tests::inside::record::{Placed, Record, UNIT, ensure_same};
 
 const TASKS: u32 = 32;
@@ -86,5 +90,33 @@ fn appends_of_many_tasks_land_where_the_device_says() -> Result<()> {
         let device = ZonedDevice::open(spec)?;
         block_on(exercise(&device)).context(*spec)?;
     }
+    Ok(())
+}
+
+/// Limits of every kind, and devices without.
+const ENGINES: &[&str] = &[
+    "emu:",
+    "emu:queues=2,zones=16,zone-size=8m,zone-cap=6m,conventional=2,max-append=64k,block-size=512,\
+     max-open=4,max-active=6",
+    "emu:queues=2,zones=12,zone-size=8m,max-open=0,max-active=0,ring=packed,latency=30us",
+    "emu:zones=12,zone-size=8m,max-open=6,max-active=6,queue-size=32,vectors=0",
+];
+
+#[test]
+fn one_engine_runs_on_every_emulated_device() -> Result<()> {
+    for spec in ENGINES {
+        engine::exercise(spec, Destroy, Medium::Passing).context(*spec)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn one_engine_runs_on_a_file_and_finds_its_log_again() -> Result<()> {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("engine.zbd");
+    // One that a test which was killed has left behind.
+    let _ = fs::remove_file(&path);
+    let spec = format!("emu:store={},zones=24,zone-size=8m", path.display());
+    engine::exercise(&spec, Destroy, Medium::Lasting)?;
+    fs::remove_file(&path)?;
     Ok(())
 }

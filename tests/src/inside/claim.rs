@@ -4,7 +4,7 @@
 use std::future::Future;
 
 use anyhow::{Context as _, Result, ensure};
-use zbd_core::{Sector, Zone, ZoneId, ZoneState, ZonedDevice, sysfs};
+use zbd_core::{Driver, Sector, Zone, ZoneId, ZoneState, ZonedDevice, sysfs};
 
 use super::function::Function;
 use super::kernel_view::{self, KernelDisk, State};
@@ -75,7 +75,7 @@ pub fn block_on<T>(future: impl Future<Output = Result<T>>) -> Result<T> {
 ///
 /// # Errors
 /// If it cannot be read, or anything in it is not an intact record.
-pub async fn records(device: &ZonedDevice, zone: &Zone) -> Result<Vec<Placed>> {
+pub async fn records<D: Driver>(device: &ZonedDevice<D>, zone: &Zone) -> Result<Vec<Placed>> {
     let left = zone.written().context("a zone without a write pointer")?;
     let mut data = Vec::new();
     while (data.len() as u64) < left.bytes() {
