@@ -2,13 +2,18 @@
 //!
 //! Two doors lead to the same engine:
 //!
-//! - [`IoQueue`]: polled, owned by one thread, requests under tokens. What a thread-per-core
-//!   engine or a benchmark uses.
-//! - [`ZonedDevice`]: async, shared by any number of tasks on any executor.
+//! - [`IoQueue`]: polled, owned by one thread, requests under tokens. What an engine with a loop of
+//!   its own or a benchmark uses.
+//! - [`ZonedDevice`]: async, shared by any number of tasks on any executor and driven by threads of
+//!   its own ([`Lanes`]), or used and driven by one thread ([`Local`]).
 //!
 //! Both drive a virtio-blk device, either a real one through VFIO or the software one that
-//! [`DeviceSpec`] calls `emu:`, and their heart is the zone append: the device chooses the sector
-//! and says which it was, so that any number of appends to one zone can be in flight.
+//! [`DeviceSpec`] calls `emu:`, or a block device of Linux through io_uring. Their heart is the zone
+//! append: the device chooses the sector and says which it was, so that any number of appends to one
+//! zone can be in flight. (On a block device of Linux it is [emulated](AppendSupport::Emulated).)
+//!
+//! On top of them, [`ZoneWriter`] keeps the order of what is written to one zone, and [`ZoneLog`] is a
+//! log on several.
 //!
 //! ```
 //! # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
@@ -24,6 +29,9 @@
 //! # Ok::<(), zbd_core::Error>(()) })?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+//!
+//! `docs/guide.md` in the repository says which door and which wait policy to choose, what is durable
+//! when, and what to do about each [`ErrorKind`].
 
 mod cache;
 mod device;
@@ -65,3 +73,8 @@ pub use wait::{NoIoUring, WaitMethod, WaitPolicy};
 pub use writer::{Extent, Write, Written, ZoneWriter};
 pub use zbd_emu::EmulatedConfig;
 pub use zone::{Zone, ZoneModel, ZoneState, ZoneType};
+
+/// The programs of the guide, which are tested.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/guide.md")]
+struct Guide;
