@@ -25,6 +25,28 @@
 //! [`Control`] is a second pair of hands on the device, for tests: faults, failing zones, stalls, slow
 //! resets, power cuts, changes of size, notices of the platform, counters.
 //!
+//! The device stands wherever a [`PciFunction`] does. In `zbd-core` it is the device string `emu:`;
+//! by itself it is made of a configuration, and here asked what it is:
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use vfio_virtio::Negotiation;
+//! use zbd_emu::{EmulatedConfig, EmulatedFunction, ZoneState};
+//!
+//! let config: EmulatedConfig = "zones=16,zone-size=8m,max-open=4".parse()?;
+//! let function = EmulatedFunction::new(&config)?;
+//! let control = function.control();
+//! let device = Negotiation::begin(Arc::new(function), 2)?; // 2 is a block device
+//! let zone_sectors = device.read_config(|config| config.u32(0x48))?;
+//! assert_eq!(zone_sectors, (8 << 20) / 512);
+//!
+//! // From behind: what a driver could not do.
+//! control.fail_zone(3, ZoneState::ReadOnly)?;
+//! assert_eq!(control.zone_state(3), Some(ZoneState::ReadOnly));
+//! # Ok::<(), vfio_virtio::Error>(())
+//! ```
+//!
 //! With `store=PATH` the device lives in a file, behind a volatile write cache that FLUSH empties
 //! (`store/file`): what was flushed is there after the process was killed or the power was cut.
 //!
