@@ -113,8 +113,10 @@ impl Error {
     /// The buffer of the request that failed.
     ///
     /// `None` if the request had none, and where the device may still be using it: after
-    /// [`ErrorKind::Protocol`] or [`ErrorKind::DeviceGone`] it goes back to the pool by itself
-    /// when the device has been reset; never, if the device has gone or does not confirm its reset.
+    /// [`ErrorKind::Timeout`] it goes back to the pool by itself when the device has returned it or
+    /// has been reset; after [`ErrorKind::Protocol`], [`ErrorKind::NeedsReset`] or
+    /// [`ErrorKind::DeviceGone`] when it has been reset; never, if the device has gone or does not
+    /// confirm its reset.
     pub fn into_buffer(self) -> Option<DmaBuffer> {
         self.0.buffer
     }

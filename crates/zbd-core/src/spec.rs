@@ -131,9 +131,11 @@ pub struct OpenOptions {
     /// How many queues to open.
     pub queues: u16,
     /// The number of descriptors of each queue, with split rings a power of two; the device's
-    /// greatest if `None`.
+    /// greatest if `None`. For a block device of the kernel, how many requests each queue has in
+    /// flight at the most; 128 if `None`.
     pub queue_size: Option<u16>,
-    /// Which ring features are used; what a device string says comes first.
+    /// Which ring features are used; what a device string says comes first. Block devices of the
+    /// kernel have no rings.
     pub rings: RingOptions,
     /// How queues are waited for, and by that, whether the device is to interrupt.
     pub wait: WaitPolicy,
@@ -142,8 +144,8 @@ pub struct OpenOptions {
 }
 
 impl Default for OpenOptions {
-    /// One queue of the greatest size, waited for adaptively, with all that the device offers, and 64 MiB of DMA
-    /// memory.
+    /// One queue of the greatest size, waited for adaptively, with all that the device offers, and 64
+    /// MiB of DMA memory.
     fn default() -> Self {
         Self {
             queues: 1,

@@ -169,7 +169,8 @@ impl IoQueue {
     /// - [`ErrorKind::InvalidRequest`]: the request is outside what the device allows.
     /// - [`ErrorKind::Unsupported`]: the device knows no such request.
     /// - [`ErrorKind::ReadOnly`]: the device cannot be written.
-    /// - [`ErrorKind::Protocol`], [`ErrorKind::DeviceGone`]: the device has failed.
+    /// - [`ErrorKind::Protocol`], [`ErrorKind::NeedsReset`], [`ErrorKind::DeviceGone`]: the device
+    ///   has failed.
     // Where the kind of request is known, as it mostly is, all paths but one fold away.
     #[inline(always)]
     pub fn submit(&mut self, request: Request, token: u64) -> Result<(), Rejected> {
