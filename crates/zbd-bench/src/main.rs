@@ -2,6 +2,16 @@
 //!
 //! Without arguments it appends to the device that is built in, which takes a few seconds and no
 //! privileges; `zbd-bench --help` shows the rest.
+//!
+//! ```sh
+//! zbd-bench                                            # appends to the software device
+//! zbd-bench info /dev/vda                              # what is known of a device
+//! zbd-bench zones report emu:store=./disk.zbd
+//! zbd-bench run --device pci:0000:00:01.0 --depth 32 --format json
+//! ```
+//!
+//! `cli` is the command line as it is written, `job` a measurement from its plan to its outcome,
+//! `report` what is printed, `failure` what makes the exit status.
 
 mod cli;
 mod commands;

@@ -16,10 +16,11 @@ pub enum WaitPolicy {
     /// Looks without end and never sleeps. The device's interrupt is not used.
     Poll,
     /// Looks for about twice as long as recent waits took, then asks for the device's interrupt
-    /// and sleeps.
+    /// and sleeps. A device that has no interrupts is looked at every 50 us instead.
     #[default]
     Adaptive,
-    /// Asks for the device's interrupt and sleeps as soon as there is nothing to do.
+    /// Asks for the device's interrupt and sleeps as soon as there is nothing to do. A device that
+    /// has no interrupts cannot be opened so ([`ErrorKind::Unsupported`]).
     Interrupt,
 }
 

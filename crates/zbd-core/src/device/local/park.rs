@@ -79,7 +79,8 @@ pub fn on_thread_park() {
 
 /// As [`on_thread_park`], for runtimes with tokio's I/O driver
 /// ([`enable_io`](tokio::runtime::Builder::enable_io)): the thread sleeps in that, which waits for the
-/// device's interrupt beside everything else. Each turn costs tokio a system call.
+/// device's interrupt beside everything else. Each turn costs tokio a system call. While a request has
+/// a deadline, the thread sleeps as with [`on_thread_park`].
 ///
 /// # Panics
 /// If the runtime has no I/O driver.
