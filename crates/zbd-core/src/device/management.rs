@@ -77,7 +77,7 @@ impl<D: Driver> ZonedDevice<D> {
     /// # Cancellation
     /// See [`ZonedDevice`].
     pub async fn id(&self) -> Result<String> {
-        let buffer = self.buffer(Request::ID_LEN)?;
+        let buffer = self.wait_for_buffer(Request::ID_LEN).await?;
         let (_, buffer) = self.run(Request::GetId { buffer }).await?;
         Ok(parse_id(&owned(buffer)?))
     }
@@ -90,7 +90,7 @@ impl<D: Driver> ZonedDevice<D> {
     /// # Cancellation
     /// See [`ZonedDevice`].
     pub async fn lifetime(&self) -> Result<Lifetime> {
-        let buffer = self.buffer(Request::LIFETIME_LEN)?;
+        let buffer = self.wait_for_buffer(Request::LIFETIME_LEN).await?;
         let (_, buffer) = self.run(Request::GetLifetime { buffer }).await?;
         Lifetime::parse(&owned(buffer)?)
     }

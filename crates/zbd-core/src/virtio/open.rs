@@ -133,7 +133,10 @@ fn enable_interrupts(configured: &mut ConfiguredDevice, options: &OpenOptions) -
             Ok(()) => return Ok(true),
             Err(error)
                 if error.kind() == vfio_virtio::ErrorKind::Unsupported
-                    && options.wait == WaitPolicy::Adaptive => {}
+                    && options.wait == WaitPolicy::Adaptive =>
+            {
+                tracing::warn!(%error, "waiting for the device means to look at it again and again");
+            }
             Err(error) => return Err(error.into()),
         }
     }

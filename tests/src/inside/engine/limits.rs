@@ -63,7 +63,10 @@ async fn active(device: &ZonedDevice, zones: &[ZoneId]) -> Result<()> {
     });
     for _ in 0..10 {
         device.report(..).await?;
-        ensure!(!waiting.is_finished(), "nothing was given back: {waiting:?}");
+        ensure!(
+            !waiting.is_finished(),
+            "nothing was given back: {waiting:?}"
+        );
     }
     device.zone(within[0]).finish().await?;
     waiting.await?

@@ -81,7 +81,10 @@ impl Kept {
                         7 => log.append_durable(&record).await?,
                         _ => log.append(&record).await?,
                     };
-                    ensure!(number % 8 < 7 || log.watermark() > id, "{id} is not durable");
+                    ensure!(
+                        number % 8 < 7 || log.watermark() > id,
+                        "{id} is not durable"
+                    );
                     appended.push((id, record));
                 }
                 Ok(appended)

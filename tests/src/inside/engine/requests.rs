@@ -2,9 +2,7 @@
 
 use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
-use zbd_core::{
-    DmaBuffer, Driver, ErrorKind, Sector, ZoneId, ZoneState, ZoneType, ZonedDevice,
-};
+use zbd_core::{DmaBuffer, Driver, ErrorKind, Sector, ZoneId, ZoneState, ZoneType, ZonedDevice};
 
 use super::{append, data, refused, report};
 use crate::inside::claim::records;
@@ -193,7 +191,9 @@ async fn refusals<D: Driver>(device: &ZonedDevice<D>, zone: ZoneId) -> Result<()
     let zoned = info.zoned()?;
     let most = zoned.max_append.bytes();
     let came_back = refused(
-        device.append(zone, device.buffer(most as usize + UNIT)?).await,
+        device
+            .append(zone, device.buffer(most as usize + UNIT)?)
+            .await,
         ErrorKind::InvalidRequest,
         &[&most.to_string()],
         "append beyond the limit",

@@ -27,7 +27,9 @@ pub(super) async fn exercise(device: &ZonedDevice, zone: ZoneId) -> Result<()> {
     ensure!(writes.len() > 4, "{} writes fit", writes.len());
     let total: usize = writes.iter().map(|(all, _)| all.len()).sum();
     ensure!(writer.submitted().bytes() == total as u64);
-    ensure!(writer.flush().await?.bytes() == total as u64 && writer.durable() == writer.submitted());
+    ensure!(
+        writer.flush().await?.bytes() == total as u64 && writer.durable() == writer.submitted()
+    );
     ensure!(writer.room() == SectorCount(capacity.0 - writer.submitted().0));
     // In another order than they were made.
     for (all, write) in writes.into_iter().rev() {

@@ -85,6 +85,9 @@ impl News {
 /// do parks too seldom.
 const MOST_UNDRIVEN: u32 = 64;
 
+/// How many tasks that wait for others' requests are remembered at the most.
+const MOST_KEPT: usize = 64;
+
 impl Local {
     pub(super) fn new(queue: IoQueue) -> Result<Self> {
         if queue.in_flight() > 0 {
@@ -307,7 +310,19 @@ impl Drive for Local {
 
     fn keep(&self, waker: &Waker) {
         let waker = waker.clone();
-        self.0.kept.borrow_mut().push(waker);
+        let mut kept = self.0.kept.borrow_mut();
+        if kept.iter().any(|known| known.will_wake(&waker)) {
+            return;
+        }
+        kept.push(waker);
+        if kept.len() < MOST_KEPT {
+            return;
+        }
+        // Among them are tasks that have long been gone; those that are not come again. They are not
+        // woken under the borrow: see `News`.
+        let all = mem::take(&mut *kept);
+        drop(kept);
+        all.into_iter().for_each(Waker::wake);
     }
 
     fn info(&self) -> Arc<DeviceInfo> {
