@@ -1,6 +1,7 @@
 //! Many appends of many tasks: none lost, none twice, memory flat.
 
 use std::{
+    rc::Rc,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -157,6 +158,38 @@ fn appends_of_tasks(appends: u64) {
 #[test]
 fn none_of_many_appends_is_lost_or_put_where_another_is() {
     in_time(|| appends_of_tasks(200_000));
+}
+
+#[test]
+fn more_tasks_than_a_thread_submits_in_one_go_lose_nothing() {
+    in_time(|| {
+        let queue = Device::threaded("store=null,zones=4,zone-size=256m,queues=1").open_queue();
+        let device = ZonedDevice::from_queue(queue).unwrap();
+        let runtime = Builder::new_current_thread()
+            .on_thread_park(zbd_core::on_thread_park)
+            .build_local(Default::default())
+            .unwrap();
+        let given = Rc::new(Given::new());
+        runtime.block_on(async {
+            let tasks: Vec<_> = (0..300)
+                .map(|_| {
+                    let (device, given) = (device.clone(), Rc::clone(&given));
+                    tokio::task::spawn_local(async move {
+                        let mut buffer = device.wait_for_buffer(BLOCK).await.unwrap();
+                        for _ in 0..100 {
+                            let done = device.append(ZoneId(0), buffer).await.unwrap();
+                            given.give(done.sector.0 / SECTORS);
+                            buffer = done.buffer;
+                        }
+                    })
+                })
+                .collect();
+            for task in tasks {
+                task.await.unwrap();
+            }
+        });
+        assert_eq!(given.take(), 300 * 100);
+    });
 }
 
 #[test]

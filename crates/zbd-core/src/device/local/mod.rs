@@ -191,10 +191,10 @@ impl Thread {
         let flight = self.books.begun(&request);
         core.slots.begin(id, flight, waker);
         if timeout.is_none() && core.backlog.is_empty() {
-            if let Err(rejected) = core.queue.submit(request, id.into()) {
-                let refused = backlog::refused(rejected, id.into(), None);
-                drop(core);
-                self.refused(refused);
+            let submitted = core.queue.submit(request, id.into());
+            drop(core);
+            if let Err(rejected) = submitted {
+                self.refused(backlog::refused(rejected, id.into(), None));
             }
         } else {
             drop(core);
