@@ -6,7 +6,10 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use values::{address, owner, size, time};
-use zbd_core::sysfs::{Owner, PciAddress};
+use zbd_core::{
+    WaitPolicy,
+    sysfs::{Owner, PciAddress},
+};
 
 const DEVICE_HELP: &str = "emu:, emu:key=value,…, pci:0000:00:01.0 or /dev/…";
 
@@ -73,9 +76,10 @@ pub(crate) struct RunArgs {
     /// the depth]. What fio calls iodepth_batch_submit and iodepth_batch_complete_min
     #[arg(long, value_name = "N")]
     pub(crate) batch: Option<u64>,
-    /// How to wait for completions; poll is the only way yet
-    #[arg(long, value_enum, default_value_t = Wait::Poll)]
-    pub(crate) wait: Wait,
+    /// How to wait for completions [default: poll with --api queue, which gives the best figures;
+    /// adaptive with --api async, whose tasks need the processor, too]
+    #[arg(long, value_enum)]
+    pub(crate) wait: Option<Wait>,
     /// Polled queues, or async tasks: as many as the depth in each queue. Async sequential writes
     /// have one request in flight in each zone, for more would have to arrive in order
     #[arg(long, value_enum, default_value_t = Api::Queue)]
@@ -220,11 +224,22 @@ impl Op {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Wait {
+    /// Look without end
     Poll,
-    #[value(hide = true)]
+    /// Look for a while, then sleep until the device interrupts
     Adaptive,
-    #[value(hide = true)]
+    /// Sleep at once
     Interrupt,
+}
+
+impl From<Wait> for WaitPolicy {
+    fn from(wait: Wait) -> Self {
+        match wait {
+            Wait::Poll => Self::Poll,
+            Wait::Adaptive => Self::Adaptive,
+            Wait::Interrupt => Self::Interrupt,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -91,7 +91,7 @@ fn usage_errors_end_with_2() {
         ("--block-size 1g --depth 256 --op read", "capacity"),
         ("--count 0", "--count 0"),
         ("--count 1 --runtime 1s", "--runtime"),
-        ("--wait interrupt", "poll is"),
+        ("--wait sleep", "adaptive"),
         ("--device nonsense", "nonsense"),
         ("--device emu:zones=0", "zones=0"),
         ("info pci:1", "PCI address"),
@@ -361,17 +361,60 @@ fn an_interrupt_prints_what_was_measured() {
 
 #[test]
 fn a_device_that_answers_nothing_can_be_interrupted() {
-    let mut child = start("--count 5 --device emu:model=none,latency=1h --op write");
-    let begun = Instant::now();
-    interrupt(&child);
-    while child.try_wait().expect("it is a child").is_none() {
-        if begun.elapsed() > Duration::from_secs(20) {
-            child.kill().expect("it is a child");
+    for wait in ["poll", "adaptive", "interrupt"] {
+        let device = "emu:model=none,latency=1h";
+        let mut child = start(&format!(
+            "--count 5 --device {device} --op write --wait {wait}"
+        ));
+        let begun = Instant::now();
+        interrupt(&child);
+        while child.try_wait().expect("it is a child").is_none() {
+            if begun.elapsed() > Duration::from_secs(20) {
+                child.kill().expect("it is a child");
+            }
+            thread::sleep(Duration::from_millis(20));
         }
-        thread::sleep(Duration::from_millis(20));
+        let output = child.wait_with_output().expect("the tool ends");
+        assert!(begun.elapsed() < Duration::from_secs(20), "{wait}");
+        assert_ne!(output.status.code(), Some(0), "{wait}");
+        assert_eq!(text(&output.stderr).lines().count(), 1, "{wait}");
     }
-    let output = child.wait_with_output().expect("the tool ends");
-    assert!(begun.elapsed() < Duration::from_secs(20));
-    assert_ne!(output.status.code(), Some(0));
-    assert_eq!(text(&output.stderr).lines().count(), 1);
+}
+
+#[test]
+fn completions_are_waited_for_as_asked() {
+    // Slow enough for adaptive waits to sleep.
+    let device = "emu:latency=2ms,store=null";
+    for (api, default) in [("queue", "poll"), ("async", "adaptive")] {
+        for asked in ["", "--wait poll", "--wait adaptive", "--wait interrupt"] {
+            let wait = asked.strip_prefix("--wait ").unwrap_or(default);
+            let options = format!("--device {device} --api {api} {asked} --depth 4 --count 200");
+            let document = json(&format!("{options} --format json"));
+            assert_eq!(document["config"]["wait"], wait, "{options}");
+            let result = &document["results"][0];
+            assert_eq!(result["ios"], 200, "{options}");
+            let interrupts = result["interrupts"].as_u64().expect("it is counted");
+            // Several come back at once, and are found by one look.
+            match wait {
+                "poll" => assert_eq!(interrupts, 0, "{options}"),
+                _ => assert!((20..=220).contains(&interrupts), "{options}: {interrupts}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn info_says_how_a_device_is_waited_for() {
+    let document = json("info emu: --format json");
+    assert_eq!(document["device"]["wait"], "adaptive");
+    assert_eq!(document["device"]["interrupts"], true);
+    let method = document["device"]["wait_method"].as_str().expect("text");
+    assert!(
+        method.starts_with("io_uring") || method.starts_with("epoll"),
+        "{method}"
+    );
+    assert!(stdout("info emu:").contains("adaptive, the device interrupts, sleeps in"));
+    let without = json("info emu:vectors=0 --format json");
+    assert_eq!(without["device"]["interrupts"], false);
+    assert!(stdout("info emu:vectors=0").contains("without interrupts"));
 }

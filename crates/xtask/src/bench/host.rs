@@ -24,20 +24,26 @@ const DEPTHS: [u32; 4] = [1, 32, 128, 256];
 /// Where the descriptors of a request are, and how long the queue is.
 const CHAINS: [(&str, u32); 2] = [("indirect", 256), ("direct", 1024)];
 const HARNESS: &str = "harness";
-const LAYERS: [&str; 3] = ["blk-queue", "io-queue", PEER];
+const LAYERS: [&str; 4] = ["blk-queue", "io-queue", FUTURES, PEER];
+/// What needs an executor, and the least one by itself.
+const FUTURES: &str = "zoned-device";
+const EXECUTOR: &str = "executor";
 const PEER: &str = "virtio-driver";
 
 pub(crate) fn run(program: &Program, budgets: &mut Budgets) -> Result<()> {
     println!(
         "\n4 KiB requests on the software device, submit and complete, without the benchmark's own \
          loops\n  blk-queue: ring and virtio-blk layer; io-queue: IoQueue, the whole of it; \
+         zoned-device: ZonedDevice on the thread that owns\n  its queue, without what running the futures costs; \
          virtio-driver 0.6.1: the peer, which\n  uses no tables and knows no append. \
          Instructions by callgrind; ns: median (least-greatest) of {ROUNDS} alternating runs"
     );
     let mut harness = BTreeMap::new();
-    for depth in DEPTHS {
-        let count = instructions(program, HARNESS, "split indirect", "append", depth)?;
-        harness.insert(depth, count);
+    for layer in [HARNESS, EXECUTOR] {
+        for depth in DEPTHS {
+            let count = instructions(program, layer, "split indirect", "append", depth)?;
+            harness.insert((layer, depth), count);
+        }
     }
     for format in FORMATS {
         for (chains, entries) in CHAINS {
@@ -54,12 +60,14 @@ pub(crate) fn run(program: &Program, budgets: &mut Budgets) -> Result<()> {
             };
             for operation in OPERATIONS {
                 for depth in DEPTHS {
-                    row(program, &rings, operation, depth, harness[&depth], budgets)?;
+                    row(program, &rings, operation, depth, &harness, budgets)?;
                 }
             }
         }
     }
-    quiet(program, budgets)
+    quiet(program, budgets)?;
+    quiet_on_tokio(program, budgets)?;
+    idle(program, budgets)
 }
 
 struct Rings {
@@ -83,18 +91,23 @@ fn row(
     rings: &Rings,
     operation: &str,
     depth: u32,
-    harness: f64,
+    harness: &BTreeMap<(&str, u32), f64>,
     budgets: &mut Budgets,
 ) -> Result<()> {
     let times = times(program, &rings.name(), operation, depth)?;
-    let empty = times.get(HARNESS).map_or(0.0, Samples::median);
     print!("  {operation:6} {depth:5}");
     for layer in LAYERS {
         if !rings.can(layer, operation, depth) {
             print!("  {:>13} {:20}", "-", "-");
             continue;
         }
-        let net = instructions(program, layer, &rings.name(), operation, depth)? - harness;
+        let without = match layer {
+            FUTURES => EXECUTOR,
+            _ => HARNESS,
+        };
+        let gross = instructions(program, layer, &rings.name(), operation, depth)?;
+        let net = gross - harness[&(without, depth)];
+        let empty = times.get(without).map_or(0.0, Samples::median);
         let time = times.get(layer).context("a layer was not timed")?;
         let time = format!("{:.0}", time.less(empty));
         print!("  {net:13.1} {time:20}");
@@ -116,6 +129,7 @@ fn budget(layer: &str, rings: &Rings, depth: u32) -> Option<Budget> {
         ("blk-queue", "packed", "indirect") if alone => Some(Budget::PackedLayerAlone),
         ("blk-queue", "packed", "indirect") => Some(Budget::PackedLayer),
         ("io-queue", _, "indirect") if !alone => Some(Budget::IoQueue),
+        (FUTURES, _, "indirect") if !alone => Some(Budget::ZonedDevice),
         _ => None,
     }
 }
@@ -189,6 +203,40 @@ fn quiet(program: &Program, budgets: &mut Budgets) -> Result<()> {
                 }
             }
         }
+    }
+    Ok(())
+}
+
+/// The same through tokio's local runtime.
+fn quiet_on_tokio(program: &Program, budgets: &mut Budgets) -> Result<()> {
+    for format in FORMATS {
+        for depth in DEPTHS {
+            let job = format!("tokio {format} indirect {depth} {REQUESTS}");
+            let line = program.print(&job)?;
+            let allocations = number(&line, "allocations")?;
+            let doorbells = number(&line, "doorbells")?;
+            let calls = program.system_calls(&job)? as f64 / f64::from(REQUESTS);
+            println!(
+                "  {:13} {:15} {depth:5} {allocations:12.3} {calls:13.3} {doorbells:10.4}",
+                "on tokio",
+                format!("{format} indirect")
+            );
+            let case = format!("{FUTURES} on tokio's local runtime, {format}, depth {depth}");
+            budgets.note(Budget::Allocations, allocations, &*case);
+            budgets.note(Budget::SystemCalls, calls, &*case);
+        }
+    }
+    Ok(())
+}
+
+/// What open devices take of a processor when there is nothing to do.
+fn idle(program: &Program, budgets: &mut Budgets) -> Result<()> {
+    println!("\nprocessor time of an idle open device, waited for adaptively, per cent");
+    for line in program.print("idle")?.lines() {
+        let (door, _) = line.split_once(' ').context("a door and its part")?;
+        let part = number(line, door)?;
+        println!("  {door:13} {part:.3}");
+        budgets.note(Budget::IdleCpu, part, door);
     }
     Ok(())
 }

@@ -25,7 +25,11 @@ use std::{
     time::Duration,
 };
 
-use zbd_core::{DeviceInfo, DeviceSpec, DmaBuffer, IoQueue, OpenOptions, ZonedDevice};
+use zbd_core::{
+    Backend, DeviceInfo, DeviceSpec, DmaBuffer, Error, IoQueue, OpenOptions, WaitPolicy,
+    ZonedDevice,
+};
+use zbd_emu::{Control, EmulatedFunction};
 
 use crate::{
     cli::{Api, Op, RunArgs},
@@ -50,6 +54,8 @@ pub(crate) struct Finished {
     pub(crate) measured: Measured,
     pub(crate) fill_seconds: f64,
     pub(crate) cpu: CpuTime,
+    /// How often the device has interrupted, if that is known.
+    pub(crate) interrupts: Option<u64>,
     /// Whether it was interrupted.
     pub(crate) interrupted: bool,
 }
@@ -89,7 +95,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<Finished, Failure> {
         let queues = options(&job, MEMORY_AT_ONCE).open(&spec).map_err(opening)?;
         check(&job, &queues)?;
     }
-    let mut queues = options(&job, memory_len).open(&spec).map_err(opening)?;
+    let (mut queues, control) = open(&options(&job, memory_len), &spec).map_err(opening)?;
     check(&job, &queues)?;
     // Until here an interrupt ends the process at once.
     let stop = Stop::on_interrupt();
@@ -101,19 +107,43 @@ pub(crate) fn run(args: &RunArgs) -> Result<Finished, Failure> {
         ),
         None => return Err(Failure::device("the device has no queues")),
     };
-    let before = CpuTime::now();
+    let interrupts = || {
+        let count = control
+            .as_ref()
+            .map(|control| control.counters().interrupts);
+        // A device that was not told to interrupt does not.
+        count.or((!info.interrupts).then_some(0))
+    };
+    let (before, interrupts_before) = (CpuTime::now(), interrupts());
     let measured = match job.api {
         Api::Queue => on_queues(&job, &spec, queues, &prepared, &stop, &progress),
         Api::Async => on_tasks(&job, queues, &prepared, &stop, &progress),
     }?;
     Ok(Finished {
         cpu: CpuTime::now().since(before),
+        interrupts: interrupts()
+            .zip(interrupts_before)
+            .map(|(now, before)| now - before),
         job,
         info,
         measured,
         fill_seconds: prepared.fill_seconds,
         interrupted: stop.is_interrupted(),
     })
+}
+
+/// Opens the device; one that is emulated with a hand on its other side, which counts.
+fn open(
+    options: &OpenOptions,
+    spec: &DeviceSpec,
+) -> Result<(Vec<IoQueue>, Option<Control>), Error> {
+    let DeviceSpec::Emulated(config) = spec else {
+        return Ok((options.open(spec)?, None));
+    };
+    let function = EmulatedFunction::new(config)?;
+    let control = function.control();
+    let queues = options.open_function(Arc::new(function), Backend::Emulated, spec.to_string())?;
+    Ok((queues, Some(control)))
 }
 
 fn check(job: &Job, queues: &[IoQueue]) -> Result<(), Failure> {
@@ -125,6 +155,7 @@ fn check(job: &Job, queues: &[IoQueue]) -> Result<(), Failure> {
 fn options(job: &Job, memory_len: usize) -> OpenOptions {
     OpenOptions {
         queues: job.queues,
+        wait: job.wait,
         memory_len,
         ..OpenOptions::default()
     }
@@ -143,7 +174,9 @@ fn on_queues(
     let start = Barrier::new(queues.len());
     // The emulated device is a thread, too, and what a queue waits for.
     let crowded = available_parallelism().is_ok_and(|n| n.get() < queues.len());
-    let idle = if crowded || matches!(spec, DeviceSpec::Emulated(_)) {
+    let idle = if job.wait != WaitPolicy::Poll {
+        queue::Idle::Sleep
+    } else if crowded || matches!(spec, DeviceSpec::Emulated(_)) {
         queue::Idle::Yield
     } else {
         queue::Idle::Spin

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use zbd_core::{DeviceInfo, DeviceSpec, SECTOR_LEN, ZoneId};
+use zbd_core::{DeviceInfo, DeviceSpec, SECTOR_LEN, WaitPolicy, ZoneId};
 
 use crate::{
     cli::{Api, Op, RunArgs, Wait},
@@ -39,6 +39,8 @@ pub(crate) struct Job {
     /// How many requests of a queue must be free before it is refilled.
     pub(crate) batch: u16,
     pub(crate) api: Api,
+    /// How completions are waited for.
+    pub(crate) wait: WaitPolicy,
     pub(crate) seed: u64,
     /// Whether it was said that data may be destroyed.
     pub(crate) destroy: bool,
@@ -49,11 +51,6 @@ pub(crate) struct Job {
 impl Job {
     /// Checks what can be checked without a device, whose string has been parsed as `spec`.
     pub(crate) fn resolve(args: &RunArgs, spec: &DeviceSpec) -> Result<Self, Failure> {
-        if args.wait != Wait::Poll {
-            return Err(Failure::usage(
-                "--wait: adaptive and interrupt are not available yet; poll is",
-            ));
-        }
         if args.depth == 0 {
             return Err(Failure::usage(
                 "--depth 0: nothing would ever be in flight; give at least 1",
@@ -105,6 +102,7 @@ impl Job {
             length: length(args)?,
             batch: batch(args, depth)?,
             api: args.api,
+            wait: wait(args).into(),
             seed: args.seed,
             destroy: args.destroy,
             consent: args.destroy || matches!(spec, DeviceSpec::Emulated(_)),
@@ -198,6 +196,14 @@ impl Job {
         }
         Ok(())
     }
+}
+
+fn wait(args: &RunArgs) -> Wait {
+    args.wait.unwrap_or(match args.api {
+        Api::Queue => Wait::Poll,
+        // Lanes that spin would take the processor from the tasks.
+        Api::Async => Wait::Adaptive,
+    })
 }
 
 fn length(args: &RunArgs) -> Result<Length, Failure> {

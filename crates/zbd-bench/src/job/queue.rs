@@ -25,6 +25,9 @@ use super::{
 
 /// After so many polls in a row that found nothing, the clock is looked at.
 const POLLS_PER_LOOK: u32 = 4096;
+/// The same where most of them slept, for so long at the most.
+const SLEEPS_PER_LOOK: u32 = 64;
+const LONGEST_SLEEP: Duration = Duration::from_millis(10);
 /// For how long a device may return nothing before the job gives up.
 pub(crate) const STALLED: Duration = Duration::from_secs(30);
 /// The same once somebody has interrupted the job.
@@ -37,6 +40,8 @@ pub(crate) enum Idle {
     Spin,
     /// It spins, then lets others run, one of which may be what it waits for.
     Yield,
+    /// What the policy says that the queue was opened with.
+    Sleep,
 }
 
 /// What one queue shall do.
@@ -169,10 +174,19 @@ impl Driver<'_> {
                 continue;
             }
             fruitless += 1;
-            if fruitless % POLLS_PER_LOOK == 0 && self.is_stalled() {
+            let polls_per_look = match self.idle {
+                Idle::Sleep => SLEEPS_PER_LOOK,
+                _ => POLLS_PER_LOOK,
+            };
+            if fruitless % polls_per_look == 0 && self.is_stalled() {
                 return;
             }
             match self.idle {
+                Idle::Sleep => {
+                    if let Err(error) = self.queue.idle(LONGEST_SLEEP) {
+                        return self.fail(&error);
+                    }
+                }
                 Idle::Yield => backoff.snooze(),
                 Idle::Spin => spin.once(),
             }

@@ -29,6 +29,9 @@ pub(crate) struct DeviceRecord {
     max_queues: u16,
     queues: u16,
     queue_depth: u16,
+    wait: String,
+    interrupts: bool,
+    wait_method: Option<String>,
     features: Vec<&'static str>,
     memory_bytes: usize,
     memory_pages: String,
@@ -151,6 +154,9 @@ impl From<&DeviceInfo> for DeviceRecord {
             max_queues: info.max_queues,
             queues: info.queues,
             queue_depth: info.queue_depth,
+            wait: info.wait.to_string(),
+            interrupts: info.interrupts,
+            wait_method: info.wait_method.map(|method| method.to_string()),
             features: info.features.clone(),
             memory_bytes: info.memory_len,
             memory_pages: info.memory_pages.to_string(),
@@ -284,6 +290,17 @@ fn text(device: &DeviceRecord, told: &Told) -> String {
     }
     row("queues", device.max_queues.to_string());
     row("queue depth", device.queue_depth.to_string());
+    let signal = match device.interrupts {
+        true => "the device interrupts",
+        false => "without interrupts",
+    };
+    row(
+        "waiting",
+        match &device.wait_method {
+            None => format!("{}, {signal}", device.wait),
+            Some(method) => format!("{}, {signal}, sleeps in {method}", device.wait),
+        },
+    );
     row("memory pages", device.memory_pages.clone());
     row("features", device.features.join(" "));
     table(2, rows)

@@ -32,7 +32,7 @@ pub(crate) struct Config {
     runtime_seconds: Option<f64>,
     count: Option<u64>,
     batch: u16,
-    wait: &'static str,
+    wait: String,
     api: &'static str,
     seed: u64,
     destroy: bool,
@@ -54,7 +54,7 @@ pub(crate) struct ResultRecord {
     error_kinds: BTreeMap<String, u64>,
     latency_ns: LatencyRecord,
     doorbells: u64,
-    interrupts: u64,
+    interrupts: Option<u64>,
     cpu_seconds: CpuRecord,
     zone_resets: u64,
     reset_seconds: f64,
@@ -96,7 +96,7 @@ impl From<&Finished> for Config {
             runtime_seconds,
             count,
             batch: job.batch,
-            wait: "poll",
+            wait: job.wait.to_string(),
             api: match job.api {
                 Api::Queue => "queue",
                 Api::Async => "async",
@@ -125,8 +125,7 @@ impl From<&Finished> for ResultRecord {
             error_kinds: measured.errors.kinds.clone(),
             latency_ns: LatencyRecord::from(measured),
             doorbells: measured.doorbells,
-            // Completions are polled.
-            interrupts: 0,
+            interrupts: finished.interrupts,
             cpu_seconds: CpuRecord {
                 user: finished.cpu.user.as_secs_f64(),
                 system: finished.cpu.system.as_secs_f64(),

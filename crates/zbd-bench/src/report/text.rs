@@ -35,7 +35,7 @@ fn head(finished: &Finished) -> String {
         None => String::new(),
     };
     let api = match job.api {
-        Api::Queue => "polled queue",
+        Api::Queue => "queue",
         Api::Async => "async tasks",
     };
     let seed = match job.op {
@@ -43,7 +43,7 @@ fn head(finished: &Finished) -> String {
         _ => String::new(),
     };
     format!(
-        "{} ({})\n{} {}, depth {} (batch {}), {}{zones}, {api}{seed}\n",
+        "{} ({})\n{} {}, depth {} (batch {}), {}{zones}, {api}, wait {}{seed}\n",
         info.name,
         info.backend.name(),
         job.op.name(),
@@ -51,6 +51,7 @@ fn head(finished: &Finished) -> String {
         job.depth,
         job.batch,
         figures::plural(job.queues.into(), "queue"),
+        job.wait,
     )
 }
 
@@ -106,6 +107,9 @@ fn rest(finished: &Finished) -> String {
             ),
         },
     );
+    if let Some(interrupts @ 1..) = finished.interrupts {
+        row("interrupts", figures::count(interrupts));
+    }
     let (user, system) = (
         finished.cpu.user.as_secs_f64(),
         finished.cpu.system.as_secs_f64(),

@@ -16,6 +16,9 @@
 //!   busy with the first of them, each published by itself; prints doorbells.
 //! - `requests threaded STORE DEPTH ROUNDS`: appends through `IoQueue` to an emulated device on its
 //!   own thread.
+//! - `requests tokio FORMAT CHAINS DEPTH COUNT`: appends of as many tasks as DEPTH on tokio's local
+//!   runtime, on a device of that thread; prints allocations and doorbells.
+//! - `requests idle`: the processor time of open devices that have nothing to do, in per cent.
 //!
 //! Without arguments, as `cargo bench` calls it, every combination runs once, uncounted.
 
@@ -23,7 +26,9 @@ mod allocations;
 mod blk_queue;
 mod executor;
 mod harness;
+mod idle;
 mod io_queue;
+mod on_tokio;
 mod peer;
 mod peer_backend;
 mod peer_device;
@@ -299,8 +304,12 @@ fn perform(arguments: &[&str]) -> Result<(), String> {
             let busy = Busy { depth };
             with_layer(layer, operation, rings(format, chains)?, depth, busy)
         }
+        ["tokio", format, chains, depth, count] => {
+            on_tokio::run(rings(format, chains)?, number(depth)?, number(count)?)
+        }
+        ["idle"] => idle::run(),
         ["threaded", store, depth, rounds] => threaded::run(store, number(depth)?, number(rounds)?),
-        _ => Err("usage: requests run|time|busy|threaded …".to_owned()),
+        _ => Err("usage: requests run|time|busy|tokio|idle|threaded …".to_owned()),
     }
 }
 

@@ -118,7 +118,7 @@ where
         self.executor.run(|done| {
             if let (Ok(buffer), Some(place)) = (end(done), places.next()) {
                 reaped += 1;
-                mem::forget(mem::replace(place, Some(buffer)));
+                mem::forget(place.replace(buffer));
             }
         });
         reaped

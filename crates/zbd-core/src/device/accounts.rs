@@ -212,20 +212,33 @@ impl Accounts {
         }
     }
 
+    /// Whether what zones hold has changed with the end of a request, or may have.
+    #[inline]
+    fn is_of_note(
+        &self,
+        flight: Flight,
+        place: Option<Sector>,
+        zoned: Option<&ZonedInfo>,
+    ) -> Option<Outcome> {
+        if !self.is_limited || flight.kind == Kind::Other {
+            return None;
+        }
+        match (flight.kind, place, zoned) {
+            (Kind::Write, Some(at), Some(zoned)) => {
+                let end = at + SectorCount(flight.sectors.into());
+                let is_full = zoned.capacity_end(ZoneId(flight.zone)) == Some(end);
+                is_full.then_some(Outcome::Sure)
+            }
+            (_, Some(_), _) => Some(Outcome::Sure),
+            (_, None, _) => Some(Outcome::Failed),
+        }
+    }
+
     /// Takes note of how a request ended.
     #[inline]
     fn ended(&self, flight: Flight, place: Option<Sector>, zoned: Option<&ZonedInfo>) {
-        if self.is_limited && flight.kind != Kind::Other {
-            match (flight.kind, place, zoned) {
-                (Kind::Write, Some(at), Some(zoned)) => {
-                    let end = at + SectorCount(flight.sectors.into());
-                    if zoned.capacity_end(ZoneId(flight.zone)) == Some(end) {
-                        self.note(flight, Outcome::Sure);
-                    }
-                }
-                (_, Some(_), _) => self.note(flight, Outcome::Sure),
-                (_, None, _) => self.note(flight, Outcome::Failed),
-            }
+        if let Some(outcome) = self.is_of_note(flight, place, zoned) {
+            self.note(flight, outcome);
         }
         if let Some(cell) = self.cells.get(flight.zone as usize)
             // Release: whoever sees that nothing is in flight sees what this request did.
@@ -414,8 +427,37 @@ impl Books {
         }
     }
 
+    #[inline]
     pub(super) fn accounts(&self) -> &Accounts {
         &self.accounts
+    }
+
+    /// The zones as they were when the device was opened.
+    #[inline]
+    pub(super) fn zoned(&self) -> Option<&ZonedInfo> {
+        self.info.zoned.as_ref()
+    }
+
+    /// As [`ended`](Self::ended), but that nothing is done and false comes back if anybody would have
+    /// to be told of it. For accounts that one thread keeps.
+    #[inline(always)]
+    pub(super) fn ended_in_silence(&self, flight: Flight, place: Option<Sector>) -> bool {
+        let accounts = &*self.accounts;
+        let zoned = self.info.zoned.as_ref();
+        if accounts.is_of_note(flight, place, zoned).is_some() {
+            return false;
+        }
+        let Some(cell) = accounts.cells.get(flight.zone as usize) else {
+            return true;
+        };
+        let in_flight = cell.in_flight.load(Ordering::Relaxed);
+        if in_flight == 1 {
+            return false;
+        }
+        // Relaxed: nobody else changes or looks at it.
+        cell.in_flight
+            .store(in_flight.wrapping_sub(1), Ordering::Relaxed);
+        true
     }
 
     /// Counts a request that is about to be submitted.

@@ -64,8 +64,7 @@ impl<D: Driver> ZonedDevice<D> {
         if !accounts.is_limited() {
             return None;
         }
-        let info = self.info();
-        let zoned = info.zoned.as_ref()?;
+        let zoned = self.driver.zoned()?;
         let zone = zoned.zone_of(at)?;
         (zoned.zone_type(zone)? != ZoneType::Conventional).then_some(zone)
     }

@@ -50,7 +50,7 @@ pub(super) fn submit(queue: &mut IoQueue, submission: Submission) -> Result<(), 
 }
 
 #[cold]
-fn refused(rejected: Rejected, token: u64, timeout: Option<Duration>) -> Refused {
+pub(super) fn refused(rejected: Rejected, token: u64, timeout: Option<Duration>) -> Refused {
     let Rejected { error, request } = rejected;
     let submission = Submission {
         token,

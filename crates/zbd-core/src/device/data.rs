@@ -1,10 +1,13 @@
 //! Reading and writing.
+//!
+//! What seldom happens has a future of its own on the heap: the futures of requests stay short, for
+//! they are moved about.
 
 use std::future::Future;
 
 use vfio_virtio::DmaBuffer;
 
-use super::{Appended, Driver, ZonedDevice, driver, finished, owned};
+use super::{Appended, Driver, ZonedDevice, driver, owned};
 use crate::{Error, ErrorKind, Request, Result, Sector, ZoneId};
 
 impl<D: Driver> ZonedDevice<D> {
@@ -25,16 +28,16 @@ impl<D: Driver> ZonedDevice<D> {
     /// See [`ZonedDevice`].
     pub async fn append(&self, zone: ZoneId, buffer: DmaBuffer) -> Result<Appended> {
         if !self.driver.accounts().is_admitted(zone)
-            && let Err(error) = self.admit(zone).await
+            && let Err(error) = Box::pin(self.admit(zone)).await
         {
             return Err(error.with_buffer(Some(buffer)));
         }
-        match self.run(Request::Append { zone, buffer }).await {
+        match self.run(Append { zone, buffer }).await {
             Ok((sector, buffer)) => Ok(Appended {
                 sector,
                 buffer: owned(buffer)?,
             }),
-            Err(error) => Err(self.explain(zone, error).await),
+            Err(error) => Err(Box::pin(self.explain(zone, error)).await),
         }
     }
 
@@ -57,7 +60,7 @@ impl<D: Driver> ZonedDevice<D> {
     /// See [`ZonedDevice`].
     pub async fn write(&self, at: Sector, buffer: DmaBuffer) -> Result<DmaBuffer> {
         if self.is_large(&buffer) {
-            return self.write_large(at, buffer).await;
+            return Box::pin(self.write_large(at, buffer)).await;
         }
         self.write_one(at, buffer).await
     }
@@ -65,17 +68,17 @@ impl<D: Driver> ZonedDevice<D> {
     /// Writes what one request can take.
     pub(super) async fn write_one(&self, at: Sector, buffer: DmaBuffer) -> Result<DmaBuffer> {
         let Some(zone) = self.limited_zone(at) else {
-            let (_, buffer) = self.run(Request::Write { at, buffer }).await?;
+            let (_, buffer) = self.run(Write { at, buffer }).await?;
             return owned(buffer);
         };
         if !self.driver.accounts().is_admitted(zone)
-            && let Err(error) = self.admit(zone).await
+            && let Err(error) = Box::pin(self.admit(zone)).await
         {
             return Err(error.with_buffer(Some(buffer)));
         }
-        match self.run(Request::Write { at, buffer }).await {
+        match self.run(Write { at, buffer }).await {
             Ok((_, buffer)) => owned(buffer),
-            Err(error) => Err(self.explain(zone, error).await),
+            Err(error) => Err(Box::pin(self.explain(zone, error)).await),
         }
     }
 
@@ -104,14 +107,14 @@ impl<D: Driver> ZonedDevice<D> {
     /// See [`ZonedDevice`].
     pub async fn read_into(&self, at: Sector, buffer: DmaBuffer) -> Result<DmaBuffer> {
         if self.is_large(&buffer) {
-            return self.read_large(at, buffer).await;
+            return Box::pin(self.read_large(at, buffer)).await;
         }
         self.read_one(at, buffer).await
     }
 
     /// Reads what one request can take.
     pub(super) async fn read_one(&self, at: Sector, buffer: DmaBuffer) -> Result<DmaBuffer> {
-        let (_, buffer) = self.run(Request::Read { at, buffer }).await?;
+        let (_, buffer) = self.run(Read { at, buffer }).await?;
         owned(buffer)
     }
 
@@ -201,7 +204,7 @@ impl<D: Driver> ZonedDevice<D> {
         let error = match slot {
             Ok(Some(slot)) => {
                 self.driver.submit(&slot, request, self.timeout);
-                return Ok(async move { finished(driver::completion(slot).await) });
+                return Ok(driver::completion(slot));
             }
             Ok(None) => Error::new(
                 ErrorKind::QueueFull,
@@ -266,6 +269,44 @@ impl<D: Driver> ZonedDevice<D> {
     ) -> Result<Vec<DmaBuffer>> {
         let buffer = self.read_into(at, joined(buffers)?).await?;
         Ok(buffer.split().collect())
+    }
+}
+
+// What becomes a request of a kind that is known when compiling.
+
+struct Append {
+    zone: ZoneId,
+    buffer: DmaBuffer,
+}
+
+struct Write {
+    at: Sector,
+    buffer: DmaBuffer,
+}
+
+struct Read {
+    at: Sector,
+    buffer: DmaBuffer,
+}
+
+impl From<Append> for Request {
+    #[inline(always)]
+    fn from(Append { zone, buffer }: Append) -> Self {
+        Self::Append { zone, buffer }
+    }
+}
+
+impl From<Write> for Request {
+    #[inline(always)]
+    fn from(Write { at, buffer }: Write) -> Self {
+        Self::Write { at, buffer }
+    }
+}
+
+impl From<Read> for Request {
+    #[inline(always)]
+    fn from(Read { at, buffer }: Read) -> Self {
+        Self::Read { at, buffer }
     }
 }
 

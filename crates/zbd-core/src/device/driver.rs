@@ -9,10 +9,10 @@ use std::{
 };
 
 use tokio::sync::broadcast;
-use vfio_virtio::{DmaArena, RunningDevice};
+use vfio_virtio::{DmaArena, DmaBuffer, RunningDevice};
 
 use super::accounts::Accounts;
-use crate::{Completion, DeviceEvent, DeviceInfo, Request, Result};
+use crate::{Completion, DeviceEvent, DeviceInfo, Request, Result, Sector, ZonedInfo};
 
 /// What drives the queues of a [`ZonedDevice`](crate::ZonedDevice): [`Lanes`](crate::Lanes), which are
 /// threads of their own, or [`Local`](crate::Local), the one thread that uses the device.
@@ -25,8 +25,18 @@ pub trait Drive: Clone {
     where
         Self: 'a;
 
-    /// Waits for a slot, first come, first served.
-    fn acquire(&self) -> impl Future<Output = Result<Self::Slot<'_>>>;
+    /// Runs `request` and waits for its end.
+    ///
+    /// The first wait is for a slot, first come, first served; until then nothing has happened, and a
+    /// drop drops the request. The second is for its completion: a drop there orphans the slot.
+    ///
+    /// What becomes the request is turned into it where it is submitted, so that all paths but that of
+    /// its kind fold away.
+    fn run<R: Into<Request>>(
+        &self,
+        request: R,
+        timeout: Option<Duration>,
+    ) -> impl Future<Output = Finished>;
 
     /// A slot, if one is free and nobody waits for it.
     fn try_acquire(&self) -> Result<Option<Self::Slot<'_>>>;
@@ -41,6 +51,9 @@ pub trait Drive: Clone {
 
     fn accounts(&self) -> &Accounts;
 
+    /// The zones as they were when the device was opened.
+    fn zoned(&self) -> Option<&ZonedInfo>;
+
     fn memory(&self) -> &DmaArena;
 
     /// The virtio device; none if the kernel drives it.
@@ -53,11 +66,23 @@ pub trait Drive: Clone {
     fn doorbells(&self) -> u64;
 }
 
+/// Where a request was carried out, and its buffer; an error has the buffer in it.
+pub(super) type Finished = Result<(Sector, Option<DmaBuffer>)>;
+
+/// What a completion comes to.
+#[inline]
+pub(super) fn finished(done: Completion) -> Finished {
+    match done.result {
+        Ok(sector) => Ok((sector, done.buffer)),
+        Err(error) => Err(error.with_buffer(done.buffer)),
+    }
+}
+
 /// A request's place among those in flight. Dropped before its request has ended, it stays taken
 /// until then, and what comes back goes to the pool.
 pub trait Place {
     /// The completion, if there is one; otherwise it will wake `cx`.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Completion>;
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Finished>;
 }
 
 /// Waits for `event`, which comes of others' requests.
@@ -74,6 +99,6 @@ pub(super) async fn heard(driver: &impl Drive, event: impl Future<Output = ()>) 
 }
 
 /// Waits for the completion that comes to `slot`.
-pub(super) async fn completion(mut slot: impl Place) -> Completion {
+pub(super) async fn completion(mut slot: impl Place) -> Finished {
     future::poll_fn(|cx| slot.poll(cx)).await
 }

@@ -19,11 +19,11 @@ use vfio_virtio::{DmaArena, RunningDevice};
 
 use super::{
     accounts::{Accounts, Books},
-    driver::{Drive, Driver, Place},
+    driver::{self, Drive, Driver, Finished, Place},
     lane::{self, Control, Lane},
     slots::Slot,
 };
-use crate::{Completion, DeviceEvent, DeviceInfo, Error, ErrorKind, IoQueue, Request, Result};
+use crate::{DeviceEvent, DeviceInfo, Error, ErrorKind, IoQueue, Request, Result, ZonedInfo};
 
 /// How many events a receiver may be behind; the oldest go first.
 const EVENTS_KEPT: usize = 16;
@@ -136,7 +136,7 @@ pub struct LaneSlot<'a> {
 }
 
 impl Place for LaneSlot<'_> {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Completion> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Finished> {
         self.slot.poll(cx)
     }
 }
@@ -146,12 +146,13 @@ impl Driver for Lanes {}
 impl Drive for Lanes {
     type Slot<'a> = LaneSlot<'a>;
 
-    async fn acquire(&self) -> Result<LaneSlot<'_>> {
+    async fn run<R: Into<Request>>(&self, request: R, timeout: Option<Duration>) -> Finished {
         let lane = self.lane();
-        match lane.slots().acquire().await {
-            Some(slot) => Ok(LaneSlot { lane, slot }),
-            None => Err(lane.ended()),
-        }
+        let Some(slot) = lane.slots().acquire().await else {
+            return Err(lane.ended().with_buffer(request.into().into_buffer()));
+        };
+        lane.submit(slot.token(), request.into(), timeout);
+        driver::completion(LaneSlot { lane, slot }).await
     }
 
     fn try_acquire(&self) -> Result<Option<LaneSlot<'_>>> {
@@ -173,6 +174,10 @@ impl Drive for Lanes {
 
     fn accounts(&self) -> &Accounts {
         self.0.books.accounts()
+    }
+
+    fn zoned(&self) -> Option<&ZonedInfo> {
+        self.0.books.zoned()
     }
 
     fn memory(&self) -> &DmaArena {

@@ -1,13 +1,13 @@
 //! The async door: a device shared by any number of tasks.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, future::Future, sync::Arc, time::Duration};
 
 use tokio::sync::broadcast;
 use vfio_virtio::{DmaArena, DmaBuffer, RunningDevice};
 
 use crate::{
-    Completion, DeviceEvent, DeviceInfo, DeviceSpec, Error, ErrorKind, IoQueue, OpenOptions,
-    Request, Result, Sector, ZoneId,
+    DeviceEvent, DeviceInfo, DeviceSpec, Error, ErrorKind, IoQueue, OpenOptions, Request, Result,
+    Sector, ZoneId,
 };
 
 mod accounts;
@@ -24,6 +24,8 @@ mod management;
 mod report;
 mod slots;
 mod zone;
+
+use driver::Finished;
 
 pub use driver::Driver;
 pub use lanes::Lanes;
@@ -233,31 +235,14 @@ impl<D: Driver> ZonedDevice<D> {
     }
 
     /// Runs `request` and waits for its end.
-    ///
-    /// The first await is for a slot; until then nothing has happened, and a drop drops the request.
-    /// Then the request goes to the driver, and the second await is for its completion: a drop there
-    /// orphans the slot.
     #[inline]
-    async fn run(&self, request: Request) -> Result<(Sector, Option<DmaBuffer>)> {
-        let slot = match self.driver.acquire().await {
-            Ok(slot) => slot,
-            Err(error) => return Err(error.with_buffer(request.into_buffer())),
-        };
-        self.driver.submit(&slot, request, self.timeout);
-        finished(driver::completion(slot).await)
-    }
-}
-
-/// What a completion comes to.
-#[inline]
-fn finished(done: Completion) -> Result<(Sector, Option<DmaBuffer>)> {
-    match done.result {
-        Ok(sector) => Ok((sector, done.buffer)),
-        Err(error) => Err(error.with_buffer(done.buffer)),
+    fn run<R: Into<Request>>(&self, request: R) -> impl Future<Output = Finished> {
+        self.driver.run(request, self.timeout)
     }
 }
 
 /// A completion that succeeded has the buffer that its request had.
+#[inline]
 fn owned(buffer: Option<DmaBuffer>) -> Result<DmaBuffer> {
     buffer.ok_or_else(|| {
         Error::new(

@@ -19,7 +19,7 @@ use tokio::sync::{Semaphore, SemaphorePermit, TryAcquireError};
 
 use super::{
     accounts::{Books, Flight},
-    driver::Place,
+    driver::{Finished, Place, finished},
 };
 use crate::{Completion, Request};
 
@@ -148,12 +148,12 @@ impl Slot<'_> {
 }
 
 impl Place for Slot<'_> {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Completion> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Finished> {
         let mut state = self.slots.lock(self.id);
         match mem::replace(&mut *state, State::Free) {
             State::Done(done) => {
                 // The slot itself is released when this handle is dropped.
-                Poll::Ready(done)
+                Poll::Ready(finished(done))
             }
             State::Waiting(Some(waker), flight) if waker.will_wake(cx.waker()) => {
                 *state = State::Waiting(Some(waker), flight);

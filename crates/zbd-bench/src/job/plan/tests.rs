@@ -64,6 +64,18 @@ fn the_emulated_device_needs_no_consent_and_others_do() {
 }
 
 #[test]
+fn waiting_is_by_default_what_suits_the_door() {
+    for (options, wait) in [
+        ("", WaitPolicy::Poll),
+        ("--api async", WaitPolicy::Adaptive),
+        ("--api async --wait poll", WaitPolicy::Poll),
+        ("--wait interrupt", WaitPolicy::Interrupt),
+    ] {
+        assert_eq!(job(options).unwrap().wait, wait, "{options}");
+    }
+}
+
+#[test]
 fn values_without_sense_are_usage_errors() {
     for (options, word) in [
         ("--depth 0", "--depth 0"),
@@ -75,8 +87,6 @@ fn values_without_sense_are_usage_errors() {
         ("--block-size 2g", "1g"),
         ("--count 0", "--count 0"),
         ("--runtime 0s", "--runtime 0"),
-        ("--wait adaptive", "poll"),
-        ("--wait interrupt", "poll"),
     ] {
         assert_refused(job(options), Exit::Usage, word);
     }

@@ -5,10 +5,9 @@
 //! and looked at, when the executor has nothing else to do: see [`on_thread_park`].
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::{Cell, RefCell, RefMut},
     future::Future,
     mem,
-    pin::Pin,
     rc::Rc,
     sync::Arc,
     task::{Context, Poll, Waker},
@@ -21,16 +20,18 @@ use vfio_virtio::{DmaArena, RunningDevice};
 use super::{
     accounts::{Accounts, Books, Flight},
     backlog::{self, Backlog, Refused, Submission},
-    driver::{Drive, Driver, Place},
+    driver::{Drive, Driver, Finished, Place},
 };
 use crate::{
-    Completion, DeviceEvent, DeviceInfo, Error, ErrorKind, IoQueue, Request, Result, Sector,
+    DeviceEvent, DeviceInfo, Error, ErrorKind, IoQueue, Request, Result, Sector, ZonedInfo,
 };
 
 mod park;
+mod run;
 mod slots;
 
 use park::Parking;
+use run::Run;
 use slots::{Slots, Ticket};
 
 pub use park::{on_thread_park, on_thread_park_with_io};
@@ -123,6 +124,7 @@ impl Local {
 
 impl Core {
     /// Shows the device what was submitted and takes what it has returned.
+    #[inline]
     fn turn(&mut self, thread: &Thread) {
         let Self {
             queue,
@@ -131,12 +133,12 @@ impl Core {
             news,
         } = self;
         if !backlog.is_empty() {
-            backlog.expire(|done| slots.complete(done, news));
-            backlog.submit(queue, |done| slots.complete(done, news));
+            backlog.expire(|done| slots.complete(done, &thread.books, news));
+            backlog.submit(queue, |done| slots.complete(done, &thread.books, news));
         }
         queue.commit();
         while let Some(done) = queue.poll() {
-            slots.complete(done, news);
+            slots.complete(done, &thread.books, news);
         }
         while let Some(event) = queue.next_event() {
             *thread.info.borrow_mut() = Arc::clone(queue.info());
@@ -156,7 +158,7 @@ impl Thread {
     }
 
     /// Does something to the core, and then tells what came of it; true if there was something.
-    #[inline]
+    #[inline(always)]
     fn with(&self, work: impl FnOnce(&mut Core)) -> bool {
         let mut news = {
             let mut core = self.core.borrow_mut();
@@ -182,6 +184,111 @@ impl Thread {
         true
     }
 
+    /// Submits the request of slot `id`, at whose end `waker` is woken.
+    #[inline(always)]
+    fn submit(
+        &self,
+        mut core: RefMut<'_, Core>,
+        id: u32,
+        request: Request,
+        timeout: Option<Duration>,
+        waker: Option<Waker>,
+    ) {
+        let flight = self.books.begun(&request);
+        core.slots.begin(id, flight, waker);
+        if timeout.is_none() && core.backlog.is_empty() {
+            let submitted = core.queue.submit(request, id.into());
+            drop(core);
+            if let Err(rejected) = submitted {
+                self.refused(backlog::refused(rejected, id.into(), None));
+            }
+        } else {
+            drop(core);
+            self.submit_late(id, request, timeout);
+        }
+        let undriven = self.undriven.get() + 1;
+        self.undriven.set(undriven);
+        if undriven >= MOST_UNDRIVEN {
+            self.drive();
+        }
+    }
+
+    /// Submits a request that has a deadline, or after those for which there was no room.
+    #[cold]
+    fn submit_late(&self, id: u32, request: Request, timeout: Option<Duration>) {
+        let submission = Submission {
+            token: id.into(),
+            request,
+            timeout,
+        };
+        let mut core = self.core.borrow_mut();
+        if !core.backlog.is_empty() {
+            return core.backlog.add(submission);
+        }
+        let submitted = backlog::submit(&mut core.queue, submission);
+        drop(core);
+        if let Err(refused) = submitted {
+            self.refused(refused);
+        }
+    }
+
+    /// The queue does not take a request, now or ever.
+    #[cold]
+    fn refused(&self, refused: Refused) {
+        self.with(|core| match refused {
+            Refused::Later(submission) => core.backlog.add(submission),
+            Refused::Never(done) => core.slots.complete(done, &self.books, &mut core.news),
+        });
+    }
+
+    /// What the request of slot `id` came to, if it has ended; the slot is free then.
+    #[inline(always)]
+    fn take_done(&self, id: u32) -> Option<Finished> {
+        let (done, is_awaited) = {
+            let mut core = self.core.borrow_mut();
+            let done = core.slots.take_done(id)?;
+            core.slots.release(id);
+            (done, core.slots.is_awaited())
+        };
+        if is_awaited {
+            self.pass_on();
+        }
+        Some(done)
+    }
+
+    #[cold]
+    fn pass_on(&self) {
+        self.with(|core| core.slots.pass_on(&mut core.news));
+    }
+
+    /// Remembers whom to wake at the end of the request in slot `id`.
+    #[cold]
+    fn wait(&self, id: u32, cx: &Context<'_>) {
+        // A waker is cloned and dropped while nothing is borrowed: both may run foreign code.
+        let waker = cx.waker().clone();
+        let before = self.core.borrow_mut().slots.wait(id, waker);
+        drop(before);
+    }
+
+    /// Gives slot `id` up: at once, or when its request has ended.
+    fn leave(&self, id: u32) {
+        let mut before = None;
+        self.with(|core| {
+            before = Some(core.slots.leave(id));
+            core.slots.pass_on(&mut core.news);
+        });
+    }
+
+    /// Gives a place in the line up.
+    #[cold]
+    fn leave_line(&self, ticket: Ticket) {
+        let mut before = None;
+        self.with(|core| {
+            before = core.slots.leave_line(ticket);
+            core.slots.pass_on(&mut core.news);
+        });
+    }
+
     /// How many requests are in flight or on their way.
     fn expected(&self) -> usize {
         let core = self.core.borrow();
@@ -196,67 +303,20 @@ pub struct LocalSlot<'a> {
 }
 
 impl Place for LocalSlot<'_> {
-    #[inline]
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Completion> {
-        // A waker is cloned and dropped while nothing is borrowed: both may run foreign code.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Finished> {
+        // The slot is released when this is dropped.
         let done = self.thread.core.borrow_mut().slots.take_done(self.id);
         if let Some(done) = done {
             return Poll::Ready(done);
         }
-        let waker = cx.waker().clone();
-        let before = self.thread.core.borrow_mut().slots.wait(self.id, waker);
-        drop(before);
+        self.thread.wait(self.id, cx);
         Poll::Pending
     }
 }
 
 impl Drop for LocalSlot<'_> {
     fn drop(&mut self) {
-        let mut before = None;
-        self.thread.with(|core| {
-            before = Some(core.slots.leave(self.id));
-            core.slots.pass_on(&mut core.news);
-        });
-    }
-}
-
-/// Waits for a slot.
-struct Acquire<'a> {
-    thread: &'a Thread,
-    ticket: Option<Ticket>,
-}
-
-impl<'a> Future for Acquire<'a> {
-    type Output = LocalSlot<'a>;
-
-    #[inline]
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<LocalSlot<'a>> {
-        let thread = self.thread;
-        let id = thread.core.borrow_mut().slots.take(self.ticket);
-        if let Some(id) = id {
-            self.ticket = None;
-            return Poll::Ready(LocalSlot { thread, id });
-        }
-        let waker = cx.waker().clone();
-        let (ticket, before) = {
-            let mut core = thread.core.borrow_mut();
-            core.slots.stand_in_line(self.ticket, waker)
-        };
-        drop(before);
-        self.ticket = Some(ticket);
-        Poll::Pending
-    }
-}
-
-impl Drop for Acquire<'_> {
-    fn drop(&mut self) {
-        if let Some(ticket) = self.ticket {
-            let mut before = None;
-            self.thread.with(|core| {
-                before = core.slots.leave_line(ticket);
-                core.slots.pass_on(&mut core.news);
-            });
-        }
+        self.thread.leave(self.id);
     }
 }
 
@@ -265,12 +325,13 @@ impl Driver for Local {}
 impl Drive for Local {
     type Slot<'a> = LocalSlot<'a>;
 
-    async fn acquire(&self) -> Result<LocalSlot<'_>> {
-        let acquire = Acquire {
-            thread: &self.0,
-            ticket: None,
-        };
-        Ok(acquire.await)
+    #[inline]
+    fn run<R: Into<Request>>(
+        &self,
+        request: R,
+        timeout: Option<Duration>,
+    ) -> impl Future<Output = Finished> {
+        Run::new(&self.0, request, timeout)
     }
 
     fn try_acquire(&self) -> Result<Option<LocalSlot<'_>>> {
@@ -283,29 +344,8 @@ impl Drive for Local {
 
     #[inline]
     fn submit(&self, slot: &LocalSlot<'_>, request: Request, timeout: Option<Duration>) {
-        let thread = &*self.0;
-        let flight = thread.books.begun(&request);
-        thread.with(|core| {
-            core.slots.begin(slot.id, flight);
-            let submission = Submission {
-                token: slot.id.into(),
-                request,
-                timeout,
-            };
-            if !core.backlog.is_empty() {
-                return core.backlog.add(submission);
-            }
-            match backlog::submit(&mut core.queue, submission) {
-                Ok(()) => {}
-                Err(Refused::Later(submission)) => core.backlog.add(submission),
-                Err(Refused::Never(done)) => core.slots.complete(done, &mut core.news),
-            }
-        });
-        let undriven = thread.undriven.get() + 1;
-        thread.undriven.set(undriven);
-        if undriven >= MOST_UNDRIVEN {
-            thread.drive();
-        }
+        let core = self.0.core.borrow_mut();
+        self.0.submit(core, slot.id, request, timeout, None);
     }
 
     fn keep(&self, waker: &Waker) {
@@ -329,8 +369,14 @@ impl Drive for Local {
         Arc::clone(&self.0.info.borrow())
     }
 
+    #[inline]
     fn accounts(&self) -> &Accounts {
         self.0.books.accounts()
+    }
+
+    #[inline]
+    fn zoned(&self) -> Option<&ZonedInfo> {
+        self.0.books.zoned()
     }
 
     fn memory(&self) -> &DmaArena {

@@ -3,15 +3,37 @@
 
 use std::{collections::VecDeque, mem, task::Waker};
 
+use vfio_virtio::DmaBuffer;
+
 use super::News;
-use crate::{Completion, device::accounts::Flight};
+use crate::{
+    Completion, Error, Sector,
+    device::{
+        accounts::{Books, Flight},
+        driver::Finished,
+    },
+};
 
 /// See the states of a lane's slots.
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
     Free,
-    Waiting(Option<Waker>, Flight),
-    Orphaned(Flight),
-    Done(Completion),
+    Waiting,
+    Orphaned,
+    Done,
+}
+
+/// What is not part of the state stays where it is, so that a change of the state moves nothing.
+struct Slot {
+    state: State,
+    /// While it waits: what its request means for the zones.
+    flight: Flight,
+    /// While it waits: who is to be woken.
+    waker: Option<Waker>,
+    /// When it is done, until they have been taken: how it ended, and its buffer.
+    sector: Sector,
+    error: Option<Error>,
+    buffer: Option<DmaBuffer>,
 }
 
 /// A place in the line of those who wait for a slot.
@@ -19,7 +41,7 @@ enum State {
 pub(super) struct Ticket(u64);
 
 pub(super) struct Slots {
-    states: Box<[State]>,
+    slots: Box<[Slot]>,
     free: Vec<u32>,
     /// Those who wait, in the order in which they came.
     line: VecDeque<(Ticket, Waker)>,
@@ -31,13 +53,22 @@ pub(super) struct Slots {
 /// What was in a slot, or waited for one: to be dropped when nothing is borrowed.
 pub(super) struct Leftover {
     _waker: Option<Waker>,
-    _done: Option<Completion>,
+    _buffer: Option<DmaBuffer>,
 }
 
 impl Slots {
     pub(super) fn new(count: u16) -> Self {
         Self {
-            states: (0..count).map(|_| State::Free).collect(),
+            slots: (0..count)
+                .map(|_| Slot {
+                    state: State::Free,
+                    flight: Flight::NONE,
+                    waker: None,
+                    sector: Sector(0),
+                    error: None,
+                    buffer: None,
+                })
+                .collect(),
             free: (0..count.into()).rev().collect(),
             line: VecDeque::new(),
             next: 0,
@@ -46,23 +77,27 @@ impl Slots {
     }
 
     /// Takes a free slot, if it is the turn of whoever asks: those in the line come first.
-    #[inline]
+    #[inline(always)]
     pub(super) fn take(&mut self, ticket: Option<Ticket>) -> Option<u32> {
-        match ticket {
-            None if !self.line.is_empty() => return None,
-            None => {}
-            Some(ticket) => {
-                let at = self.position(ticket)?;
-                if at >= self.free.len() {
-                    return None;
-                }
-                // Whoever took its place is polled now, so its waker is its own.
-                self.line.remove(at);
-            }
+        if (ticket.is_some() || !self.line.is_empty()) && !self.is_turn_of(ticket) {
+            return None;
         }
         let id = self.free.pop()?;
-        self.states[id as usize] = State::Waiting(None, Flight::NONE);
+        self.slots[id as usize].state = State::Waiting;
         Some(id)
+    }
+
+    /// Whether a slot is free for this place in the line, which is given up then.
+    #[cold]
+    fn is_turn_of(&mut self, ticket: Option<Ticket>) -> bool {
+        match ticket.and_then(|ticket| self.position(ticket)) {
+            Some(at) if at < self.free.len() => {
+                // Whoever took the place is polled now, so the waker is its own.
+                self.line.remove(at);
+                true
+            }
+            _ => false,
+        }
     }
 
     fn position(&self, ticket: Ticket) -> Option<usize> {
@@ -104,93 +139,115 @@ impl Slots {
         news.woken.extend(next.map(|(_, waker)| waker.clone()));
     }
 
+    /// Whether there are some who wait for a slot.
     #[inline]
-    pub(super) fn begin(&mut self, id: u32, flight: Flight) {
-        if let State::Waiting(_, known) = &mut self.states[id as usize] {
-            *known = flight;
-        }
+    pub(super) fn is_awaited(&self) -> bool {
+        !self.line.is_empty()
+    }
+
+    /// A request is about to be submitted for a slot that has just been taken.
+    #[inline(always)]
+    pub(super) fn begin(&mut self, id: u32, flight: Flight, waker: Option<Waker>) {
+        self.likely = id;
+        let slot = &mut self.slots[id as usize];
+        slot.flight = flight;
+        slot.waker = waker;
     }
 
     /// Hands the completion of the request in its slot to whoever waits for it.
-    #[inline]
-    pub(super) fn complete(&mut self, done: Completion, news: &mut News) {
-        let place = done.result.as_ref().ok().copied();
+    #[inline(always)]
+    pub(super) fn complete(&mut self, done: Completion, books: &Books, news: &mut News) {
         let id = done.token as u32;
-        let state = &mut self.states[id as usize];
-        match mem::replace(state, State::Free) {
-            State::Waiting(waker, flight) => {
-                *state = State::Done(done);
-                news.ended.push((flight, place));
-                news.woken.extend(waker);
+        let slot = &mut self.slots[id as usize];
+        if slot.state != State::Waiting {
+            return self.complete_orphan(done, news);
+        }
+        slot.state = State::Done;
+        slot.buffer = done.buffer;
+        let place = match done.result {
+            Ok(sector) => {
+                slot.sector = sector;
+                Some(sector)
             }
-            State::Orphaned(flight) => {
-                // Nobody will look: the buffer goes back to the pool.
-                news.ended.push((flight, place));
-                self.free.push(id);
+            Err(error) => {
+                slot.error = Some(error);
+                None
             }
-            ended @ (State::Free | State::Done(_)) => *state = ended,
+        };
+        if let Some(waker) = slot.waker.take() {
+            news.woken.push(waker);
+        }
+        if !books.ended_in_silence(slot.flight, place) {
+            news.ended.push((slot.flight, place));
         }
     }
 
-    /// The completion, if there is one; the slot is released when it is left.
-    #[inline]
-    pub(super) fn take_done(&mut self, id: u32) -> Option<Completion> {
-        let state = &mut self.states[id as usize];
-        match mem::replace(state, State::Free) {
-            State::Done(done) => Some(done),
-            other => {
-                *state = other;
-                None
-            }
+    /// Nobody will look: the buffer goes back to the pool.
+    #[cold]
+    fn complete_orphan(&mut self, done: Completion, news: &mut News) {
+        let id = done.token as u32;
+        let slot = &mut self.slots[id as usize];
+        if slot.state == State::Orphaned {
+            slot.state = State::Free;
+            self.free.push(id);
+            news.ended.push((slot.flight, done.result.ok()));
         }
+    }
+
+    /// What the request came to, if it has ended; the slot is still to be released.
+    #[inline(always)]
+    pub(super) fn take_done(&mut self, id: u32) -> Option<Finished> {
+        let slot = &mut self.slots[id as usize];
+        if slot.state != State::Done {
+            return None;
+        }
+        let buffer = slot.buffer.take();
+        Some(match slot.error.take() {
+            None => Ok((slot.sector, buffer)),
+            Some(error) => Err(error.with_buffer(buffer)),
+        })
+    }
+
+    /// Makes the slot of a request that has ended free.
+    #[inline(always)]
+    pub(super) fn release(&mut self, id: u32) {
+        self.slots[id as usize].state = State::Free;
+        self.free.push(id);
     }
 
     /// Remembers whom to wake; who was to be woken before comes back.
-    #[inline]
     pub(super) fn wait(&mut self, id: u32, waker: Waker) -> Option<Waker> {
         self.likely = id;
-        match &mut self.states[id as usize] {
-            State::Waiting(known, _) => known.replace(waker),
+        let slot = &mut self.slots[id as usize];
+        match slot.state {
+            State::Waiting => slot.waker.replace(waker),
             _ => Some(waker),
         }
     }
 
     /// The slot's owner goes: it is released, now or when its request has ended.
-    #[inline]
     pub(super) fn leave(&mut self, id: u32) -> Leftover {
-        let state = &mut self.states[id as usize];
-        let (waker, done) = match mem::replace(state, State::Free) {
-            State::Waiting(waker, flight) => {
-                *state = State::Orphaned(flight);
-                return Leftover {
-                    _waker: waker,
-                    _done: None,
-                };
-            }
-            State::Done(done) => (None, Some(done)),
-            State::Free | State::Orphaned(_) => (None, None),
+        let slot = &mut self.slots[id as usize];
+        slot.error = None;
+        let leftover = Leftover {
+            _waker: slot.waker.take(),
+            _buffer: slot.buffer.take(),
         };
-        self.free.push(id);
-        Leftover {
-            _waker: waker,
-            _done: done,
+        match slot.state {
+            State::Waiting => slot.state = State::Orphaned,
+            State::Done => self.release(id),
+            State::Free | State::Orphaned => {}
         }
+        leftover
     }
 
     /// A task that waits, if there is one.
     pub(super) fn anybody(&mut self) -> Option<Waker> {
-        let waker_of = |state: &State| match state {
-            State::Waiting(waker, _) => waker.clone(),
-            _ => None,
-        };
-        if let Some(waker) = waker_of(&self.states[self.likely as usize]) {
-            return Some(waker);
+        if let Some(waker) = &self.slots[self.likely as usize].waker {
+            return Some(waker.clone());
         }
-        let at = self
-            .states
-            .iter()
-            .position(|state| waker_of(state).is_some())?;
+        let at = self.slots.iter().position(|slot| slot.waker.is_some())?;
         self.likely = at as u32;
-        waker_of(&self.states[at])
+        self.slots[at].waker.clone()
     }
 }
