@@ -65,6 +65,9 @@ enum Standing {
     Active,
     /// Both, until a command says otherwise.
     Explicit,
+    /// Nothing, nor will it before it has been reset: it is full or has failed. What is written to
+    /// it fails for that, whatever the others hold.
+    Ended,
 }
 
 impl From<ZoneState> for Standing {
@@ -72,8 +75,15 @@ impl From<ZoneState> for Standing {
         match state {
             ZoneState::ExplicitlyOpen => Self::Explicit,
             ZoneState::ImplicitlyOpen | ZoneState::Closed => Self::Active,
+            ZoneState::Full | ZoneState::ReadOnly | ZoneState::Offline => Self::Ended,
             _ => Self::Nothing,
         }
+    }
+}
+
+impl Standing {
+    fn is_active(self) -> bool {
+        matches!(self, Self::Active | Self::Explicit)
     }
 }
 
@@ -105,7 +115,7 @@ impl Ledger {
             return;
         };
         let count = |standing: Standing| {
-            let active = u32::from(standing != Standing::Nothing);
+            let active = u32::from(standing.is_active());
             (active, u32::from(standing == Standing::Explicit))
         };
         let (before, after) = (count(*standing), count(to));
@@ -245,9 +255,14 @@ impl Accounts {
             (Kind::Other, _) => {}
             (
                 // A write that filled its zone.
-                Kind::Write | Kind::Manage(ZoneAction::Finish | ZoneAction::Reset),
+                Kind::Write | Kind::Manage(ZoneAction::Finish),
                 Outcome::Sure,
-            ) => ledger.set(zone, Standing::Nothing),
+            ) => ledger.set(zone, Standing::Ended),
+            (Kind::Manage(ZoneAction::Reset), Outcome::Sure) => {
+                ledger.set(zone, Standing::Nothing);
+                // What is written to it at the same time may have opened it again.
+                ledger.is_true &= self.in_flight(zone) <= 1;
+            }
             (Kind::Manage(ZoneAction::Open), Outcome::Sure) => {
                 ledger.set(zone, Standing::Explicit);
                 // That leaves less for all others.
@@ -265,6 +280,12 @@ impl Accounts {
         }
         drop(ledger);
         self.freed.notify(usize::MAX);
+    }
+
+    fn in_flight(&self, zone: ZoneId) -> u32 {
+        let cell = self.cells.get(zone.0 as usize);
+        // Acquire: pairs with `ended`.
+        cell.map_or(0, |cell| cell.in_flight.load(Ordering::Acquire))
     }
 
     fn forget(&self, zone: ZoneId) {
@@ -300,11 +321,14 @@ impl Accounts {
         let Some(standing) = ledger.standings.get(zone.0 as usize).copied() else {
             return Ok(());
         };
+        if standing == Standing::Ended {
+            return Ok(());
+        }
         if standing == Standing::Nothing
             && let Some(max) = zoned.max_active
             && ledger.active >= max
         {
-            let holders = ledger.holders(|standing| standing != Standing::Nothing);
+            let holders = ledger.holders(Standing::is_active);
             ledger.is_true = false;
             return Err(Obstacle::Taken(active_limit(zone, max, &holders)));
         }
@@ -351,7 +375,7 @@ impl Accounts {
                 ZoneState::Empty if is_coming => Standing::Active,
                 state => state.into(),
             };
-            if standing == Standing::Nothing {
+            if !standing.is_active() {
                 self.forget(zone.id);
             }
             standings.push(standing);
@@ -381,10 +405,7 @@ impl Accounts {
 
     /// Whether nothing is in flight on `zone`.
     pub(super) fn is_settled(&self, zone: ZoneId) -> bool {
-        self.cells
-            .get(zone.0 as usize)
-            // Acquire: pairs with `ended`.
-            .is_none_or(|cell| cell.in_flight.load(Ordering::Acquire) == 0)
+        self.in_flight(zone) == 0
     }
 
     /// Told when nothing is in flight on some zone.
