@@ -133,6 +133,23 @@ impl Ledger {
     }
 }
 
+/// What others are to be told of the end of requests.
+#[derive(Clone, Copy, Debug, Default)]
+#[must_use]
+pub(super) struct Tidings {
+    is_freed: bool,
+    is_settled: bool,
+}
+
+impl Tidings {
+    pub(super) fn and(self, other: Self) -> Self {
+        Self {
+            is_freed: self.is_freed | other.is_freed,
+            is_settled: self.is_settled | other.is_settled,
+        }
+    }
+}
+
 /// What became of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Outcome {
@@ -222,32 +239,46 @@ impl Accounts {
         }
     }
 
-    /// Takes note of how a request ended.
+    /// Takes note of how a request ended. What comes back is to be [told](Self::tell).
     #[inline]
-    fn ended(&self, flight: Flight, place: Option<Sector>, zoned: Option<&ZonedInfo>) {
+    fn ended(&self, flight: Flight, place: Option<Sector>, zoned: Option<&ZonedInfo>) -> Tidings {
+        let mut tidings = Tidings::default();
         if self.is_limited && flight.kind != Kind::Other {
             match (flight.kind, place, zoned) {
                 (Kind::Write, Some(at), Some(zoned)) => {
                     let end = at + SectorCount(flight.sectors.into());
                     if zoned.capacity_end(ZoneId(flight.zone)) == Some(end) {
-                        self.note(flight, Outcome::Sure);
+                        tidings.is_freed = self.note(flight, Outcome::Sure);
                     }
                 }
-                (_, Some(_), _) => self.note(flight, Outcome::Sure),
-                (_, None, _) => self.note(flight, Outcome::Failed),
+                (_, Some(_), _) => tidings.is_freed = self.note(flight, Outcome::Sure),
+                (_, None, _) => tidings.is_freed = self.note(flight, Outcome::Failed),
             }
         }
         if let Some(cell) = self.cells.get(flight.zone as usize)
             // Release: whoever sees that nothing is in flight sees what this request did.
             && cell.in_flight.fetch_sub(1, Ordering::Release) == 1
         {
+            tidings.is_settled = true;
+        }
+        tidings
+    }
+
+    /// Wakes those whom it concerns. That may run foreign code: nothing is locked or borrowed here.
+    #[inline]
+    fn tell(&self, tidings: Tidings) {
+        if tidings.is_freed {
+            self.freed.notify(usize::MAX);
+        }
+        if tidings.is_settled {
             self.settled.notify(usize::MAX);
         }
     }
 
     /// Takes note of what changed what zones hold, or may have.
+    /// True: resources may have become free.
     #[cold]
-    fn note(&self, flight: Flight, outcome: Outcome) {
+    fn note(&self, flight: Flight, outcome: Outcome) -> bool {
         let mut ledger = self.ledger();
         let zone = ZoneId(flight.zone);
         self.forget(zone);
@@ -278,8 +309,7 @@ impl Accounts {
                 }
             }
         }
-        drop(ledger);
-        self.freed.notify(usize::MAX);
+        true
     }
 
     fn in_flight(&self, zone: ZoneId) -> u32 {
@@ -447,10 +477,18 @@ impl Books {
         flight
     }
 
-    /// Takes note of how a request ended: where, if it was carried out.
+    /// Takes note of how a request ended: where, if it was carried out. To be done before anybody
+    /// can see that it has, because whoever does may count on what it did; what comes back is to be
+    /// [told](Self::tell) when nothing is locked.
     #[inline]
-    pub(super) fn ended(&self, flight: Flight, place: Option<Sector>) {
-        self.accounts.ended(flight, place, self.info.zoned.as_ref());
+    pub(super) fn ended(&self, flight: Flight, place: Option<Sector>) -> Tidings {
+        self.accounts.ended(flight, place, self.info.zoned.as_ref())
+    }
+
+    /// Wakes those whom it concerns.
+    #[inline]
+    pub(super) fn tell(&self, tidings: Tidings) {
+        self.accounts.tell(tidings);
     }
 }
 

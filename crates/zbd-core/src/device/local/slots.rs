@@ -125,6 +125,7 @@ impl Slots {
             }
             State::Orphaned(flight) => {
                 // Nobody will look: the buffer goes back to the pool.
+                news.orphans.extend(done.buffer);
                 news.ended.push((flight, place));
                 self.free.push(id);
             }
