@@ -55,6 +55,18 @@ struct Cell {
     in_flight: AtomicU32,
     /// Whether the zone holds an active resource, and may be written without another look.
     is_admitted: AtomicBool,
+    /// Whether it holds that for somebody who has yet to write to it: not before it is given up do
+    /// others get it. Changed with the ledger locked.
+    is_reserved: AtomicBool,
+}
+
+/// What a zone is admitted for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Claim {
+    /// A write that follows at once.
+    Write,
+    /// Writes that follow whenever they do.
+    Reservation,
 }
 
 /// What a zone holds.
@@ -65,8 +77,8 @@ enum Standing {
     Active,
     /// Both, until a command says otherwise.
     Explicit,
-    /// Nothing, nor will it before it has been reset: it is full or has failed. What is written to
-    /// it fails for that, whatever the others hold.
+    /// Nothing, nor does it take anything: it is full, has failed, or is conventional. Whether it can
+    /// be written to has nothing to do with the others.
     Ended,
 }
 
@@ -75,7 +87,10 @@ impl From<ZoneState> for Standing {
         match state {
             ZoneState::ExplicitlyOpen => Self::Explicit,
             ZoneState::ImplicitlyOpen | ZoneState::Closed => Self::Active,
-            ZoneState::Full | ZoneState::ReadOnly | ZoneState::Offline => Self::Ended,
+            ZoneState::Full
+            | ZoneState::ReadOnly
+            | ZoneState::Offline
+            | ZoneState::NotWritePointer => Self::Ended,
             _ => Self::Nothing,
         }
     }
@@ -282,6 +297,9 @@ impl Accounts {
         let mut ledger = self.ledger();
         let zone = ZoneId(flight.zone);
         self.forget(zone);
+        if outcome == Outcome::Sure && flight.kind != Kind::Manage(ZoneAction::Open) {
+            self.give_up(zone);
+        }
         match (flight.kind, outcome) {
             (Kind::Other, _) => {}
             (
@@ -306,6 +324,7 @@ impl Accounts {
                 ledger.version += 1;
                 if flight.kind == Kind::All {
                     self.forget_all();
+                    (0..self.cells.len() as u32).for_each(|zone| self.give_up(ZoneId(zone)));
                 }
             }
         }
@@ -321,6 +340,12 @@ impl Accounts {
     fn forget(&self, zone: ZoneId) {
         if let Some(cell) = self.cells.get(zone.0 as usize) {
             cell.is_admitted.store(false, Ordering::Relaxed);
+        }
+    }
+
+    fn give_up(&self, zone: ZoneId) {
+        if let Some(cell) = self.cells.get(zone.0 as usize) {
+            cell.is_reserved.store(false, Ordering::Relaxed);
         }
     }
 
@@ -343,7 +368,12 @@ impl Accounts {
     }
 
     /// Counts `zone` as one that is written to, if the device's limits allow it.
-    pub(super) fn admit(&self, zone: ZoneId, zoned: &ZonedInfo) -> Result<(), Obstacle> {
+    pub(super) fn admit(
+        &self,
+        zone: ZoneId,
+        zoned: &ZonedInfo,
+        claim: Claim,
+    ) -> Result<(), Obstacle> {
         let mut ledger = self.ledger();
         if !ledger.is_true {
             return Err(Obstacle::Unknown);
@@ -375,6 +405,9 @@ impl Accounts {
         }
         if let Some(cell) = self.cells.get(zone.0 as usize) {
             cell.is_admitted.store(true, Ordering::Relaxed);
+            if claim == Claim::Reservation {
+                cell.is_reserved.store(true, Ordering::Relaxed);
+            }
         }
         Ok(())
     }
@@ -385,8 +418,8 @@ impl Accounts {
     }
 
     /// Takes over what the device says of all its zones, in a report that was begun at `version`.
-    /// Zones that have been admitted and are being written to hold their resources although the
-    /// device may not know yet.
+    /// Zones that are reserved, or have been admitted and are being written to, hold their resources
+    /// although the device may not know yet.
     /// If something else has changed meanwhile, that has to be done again, unless it is enough.
     pub(super) fn take_over(&self, report: &[Zone], version: u64, is_enough: bool) {
         let mut ledger = self.ledger();
@@ -398,8 +431,9 @@ impl Accounts {
         for zone in report {
             let cell = self.cells.get(zone.id.0 as usize);
             let is_coming = cell.is_some_and(|cell| {
-                cell.is_admitted.load(Ordering::Relaxed)
-                    && cell.in_flight.load(Ordering::Relaxed) > 0
+                cell.is_reserved.load(Ordering::Relaxed)
+                    || cell.is_admitted.load(Ordering::Relaxed)
+                        && cell.in_flight.load(Ordering::Relaxed) > 0
             });
             let standing = match zone.state {
                 ZoneState::Empty if is_coming => Standing::Active,
@@ -407,6 +441,7 @@ impl Accounts {
             };
             if !standing.is_active() {
                 self.forget(zone.id);
+                self.give_up(zone.id);
             }
             standings.push(standing);
         }
