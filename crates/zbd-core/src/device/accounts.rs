@@ -55,6 +55,18 @@ struct Cell {
     in_flight: AtomicU32,
     /// Whether the zone holds an active resource, and may be written without another look.
     is_admitted: AtomicBool,
+    /// Whether it holds that for somebody who has yet to write to it: not before it is given up do
+    /// others get it. Changed with the ledger locked.
+    is_reserved: AtomicBool,
+}
+
+/// What a zone is admitted for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Claim {
+    /// A write that follows at once.
+    Write,
+    /// Writes that follow whenever they do.
+    Reservation,
 }
 
 /// What a zone holds.
@@ -65,6 +77,9 @@ enum Standing {
     Active,
     /// Both, until a command says otherwise.
     Explicit,
+    /// Nothing, nor does it take anything: it is full, has failed, or is conventional. Whether it can
+    /// be written to has nothing to do with the others.
+    Ended,
 }
 
 impl From<ZoneState> for Standing {
@@ -72,8 +87,18 @@ impl From<ZoneState> for Standing {
         match state {
             ZoneState::ExplicitlyOpen => Self::Explicit,
             ZoneState::ImplicitlyOpen | ZoneState::Closed => Self::Active,
+            ZoneState::Full
+            | ZoneState::ReadOnly
+            | ZoneState::Offline
+            | ZoneState::NotWritePointer => Self::Ended,
             _ => Self::Nothing,
         }
+    }
+}
+
+impl Standing {
+    fn is_active(self) -> bool {
+        matches!(self, Self::Active | Self::Explicit)
     }
 }
 
@@ -105,7 +130,7 @@ impl Ledger {
             return;
         };
         let count = |standing: Standing| {
-            let active = u32::from(standing != Standing::Nothing);
+            let active = u32::from(standing.is_active());
             (active, u32::from(standing == Standing::Explicit))
         };
         let (before, after) = (count(*standing), count(to));
@@ -120,6 +145,23 @@ impl Ledger {
         all.filter(|(standing, _)| is_holder(**standing))
             .map(|(_, zone)| ZoneId(zone))
             .collect()
+    }
+}
+
+/// What others are to be told of the end of requests.
+#[derive(Clone, Copy, Debug, Default)]
+#[must_use]
+pub(super) struct Tidings {
+    is_freed: bool,
+    is_settled: bool,
+}
+
+impl Tidings {
+    pub(super) fn and(self, other: Self) -> Self {
+        Self {
+            is_freed: self.is_freed | other.is_freed,
+            is_settled: self.is_settled | other.is_settled,
+        }
     }
 }
 
@@ -234,33 +276,55 @@ impl Accounts {
         }
     }
 
-    /// Takes note of how a request ended.
+    /// Takes note of how a request ended. What comes back is to be [told](Self::tell).
     #[inline]
-    fn ended(&self, flight: Flight, place: Option<Sector>, zoned: Option<&ZonedInfo>) {
+    fn ended(&self, flight: Flight, place: Option<Sector>, zoned: Option<&ZonedInfo>) -> Tidings {
+        let mut tidings = Tidings::default();
         if let Some(outcome) = self.is_of_note(flight, place, zoned) {
-            self.note(flight, outcome);
+            tidings.is_freed = self.note(flight, outcome);
         }
         if let Some(cell) = self.cells.get(flight.zone as usize)
             // Release: whoever sees that nothing is in flight sees what this request did.
             && cell.in_flight.fetch_sub(1, Ordering::Release) == 1
         {
+            tidings.is_settled = true;
+        }
+        tidings
+    }
+
+    /// Wakes those whom it concerns. That may run foreign code: nothing is locked or borrowed here.
+    #[inline]
+    fn tell(&self, tidings: Tidings) {
+        if tidings.is_freed {
+            self.freed.notify(usize::MAX);
+        }
+        if tidings.is_settled {
             self.settled.notify(usize::MAX);
         }
     }
 
     /// Takes note of what changed what zones hold, or may have.
+    /// True: resources may have become free.
     #[cold]
-    fn note(&self, flight: Flight, outcome: Outcome) {
+    fn note(&self, flight: Flight, outcome: Outcome) -> bool {
         let mut ledger = self.ledger();
         let zone = ZoneId(flight.zone);
         self.forget(zone);
+        if outcome == Outcome::Sure && flight.kind != Kind::Manage(ZoneAction::Open) {
+            self.give_up(zone);
+        }
         match (flight.kind, outcome) {
             (Kind::Other, _) => {}
             (
                 // A write that filled its zone.
-                Kind::Write | Kind::Manage(ZoneAction::Finish | ZoneAction::Reset),
+                Kind::Write | Kind::Manage(ZoneAction::Finish),
                 Outcome::Sure,
-            ) => ledger.set(zone, Standing::Nothing),
+            ) => ledger.set(zone, Standing::Ended),
+            (Kind::Manage(ZoneAction::Reset), Outcome::Sure) => {
+                ledger.set(zone, Standing::Nothing);
+                // What is written to it at the same time may have opened it again.
+                ledger.is_true &= self.in_flight(zone) <= 1;
+            }
             (Kind::Manage(ZoneAction::Open), Outcome::Sure) => {
                 ledger.set(zone, Standing::Explicit);
                 // That leaves less for all others.
@@ -273,16 +337,28 @@ impl Accounts {
                 ledger.version += 1;
                 if flight.kind == Kind::All {
                     self.forget_all();
+                    (0..self.cells.len() as u32).for_each(|zone| self.give_up(ZoneId(zone)));
                 }
             }
         }
-        drop(ledger);
-        self.freed.notify(usize::MAX);
+        true
+    }
+
+    fn in_flight(&self, zone: ZoneId) -> u32 {
+        let cell = self.cells.get(zone.0 as usize);
+        // Acquire: pairs with `ended`.
+        cell.map_or(0, |cell| cell.in_flight.load(Ordering::Acquire))
     }
 
     fn forget(&self, zone: ZoneId) {
         if let Some(cell) = self.cells.get(zone.0 as usize) {
             cell.is_admitted.store(false, Ordering::Relaxed);
+        }
+    }
+
+    fn give_up(&self, zone: ZoneId) {
+        if let Some(cell) = self.cells.get(zone.0 as usize) {
+            cell.is_reserved.store(false, Ordering::Relaxed);
         }
     }
 
@@ -305,7 +381,12 @@ impl Accounts {
     }
 
     /// Counts `zone` as one that is written to, if the device's limits allow it.
-    pub(super) fn admit(&self, zone: ZoneId, zoned: &ZonedInfo) -> Result<(), Obstacle> {
+    pub(super) fn admit(
+        &self,
+        zone: ZoneId,
+        zoned: &ZonedInfo,
+        claim: Claim,
+    ) -> Result<(), Obstacle> {
         let mut ledger = self.ledger();
         if !ledger.is_true {
             return Err(Obstacle::Unknown);
@@ -313,11 +394,14 @@ impl Accounts {
         let Some(standing) = ledger.standings.get(zone.0 as usize).copied() else {
             return Ok(());
         };
+        if standing == Standing::Ended {
+            return Ok(());
+        }
         if standing == Standing::Nothing
             && let Some(max) = zoned.max_active
             && ledger.active >= max
         {
-            let holders = ledger.holders(|standing| standing != Standing::Nothing);
+            let holders = ledger.holders(Standing::is_active);
             ledger.is_true = false;
             return Err(Obstacle::Taken(active_limit(zone, max, &holders)));
         }
@@ -334,6 +418,9 @@ impl Accounts {
         }
         if let Some(cell) = self.cells.get(zone.0 as usize) {
             cell.is_admitted.store(true, Ordering::Relaxed);
+            if claim == Claim::Reservation {
+                cell.is_reserved.store(true, Ordering::Relaxed);
+            }
         }
         Ok(())
     }
@@ -344,8 +431,8 @@ impl Accounts {
     }
 
     /// Takes over what the device says of all its zones, in a report that was begun at `version`.
-    /// Zones that have been admitted and are being written to hold their resources although the
-    /// device may not know yet.
+    /// Zones that are reserved, or have been admitted and are being written to, hold their resources
+    /// although the device may not know yet.
     /// If something else has changed meanwhile, that has to be done again, unless it is enough.
     pub(super) fn take_over(&self, report: &[Zone], version: u64, is_enough: bool) {
         let mut ledger = self.ledger();
@@ -357,15 +444,17 @@ impl Accounts {
         for zone in report {
             let cell = self.cells.get(zone.id.0 as usize);
             let is_coming = cell.is_some_and(|cell| {
-                cell.is_admitted.load(Ordering::Relaxed)
-                    && cell.in_flight.load(Ordering::Relaxed) > 0
+                cell.is_reserved.load(Ordering::Relaxed)
+                    || cell.is_admitted.load(Ordering::Relaxed)
+                        && cell.in_flight.load(Ordering::Relaxed) > 0
             });
             let standing = match zone.state {
                 ZoneState::Empty if is_coming => Standing::Active,
                 state => state.into(),
             };
-            if standing == Standing::Nothing {
+            if !standing.is_active() {
                 self.forget(zone.id);
+                self.give_up(zone.id);
             }
             standings.push(standing);
         }
@@ -394,10 +483,7 @@ impl Accounts {
 
     /// Whether nothing is in flight on `zone`.
     pub(super) fn is_settled(&self, zone: ZoneId) -> bool {
-        self.cells
-            .get(zone.0 as usize)
-            // Acquire: pairs with `ended`.
-            .is_none_or(|cell| cell.in_flight.load(Ordering::Acquire) == 0)
+        self.in_flight(zone) == 0
     }
 
     /// Told when nothing is in flight on some zone.
@@ -468,10 +554,18 @@ impl Books {
         flight
     }
 
-    /// Takes note of how a request ended: where, if it was carried out.
+    /// Takes note of how a request ended: where, if it was carried out. To be done before anybody
+    /// can see that it has, because whoever does may count on what it did; what comes back is to be
+    /// [told](Self::tell) when nothing is locked.
     #[inline]
-    pub(super) fn ended(&self, flight: Flight, place: Option<Sector>) {
-        self.accounts.ended(flight, place, self.info.zoned.as_ref());
+    pub(super) fn ended(&self, flight: Flight, place: Option<Sector>) -> Tidings {
+        self.accounts.ended(flight, place, self.info.zoned.as_ref())
+    }
+
+    /// Wakes those whom it concerns.
+    #[inline]
+    pub(super) fn tell(&self, tidings: Tidings) {
+        self.accounts.tell(tidings);
     }
 }
 

@@ -5,7 +5,7 @@ use vfio_virtio::DmaBuffer;
 
 use super::{
     Driver, ZonedDevice,
-    accounts::{self, Obstacle},
+    accounts::{self, Claim, Obstacle},
     driver,
 };
 use crate::{Error, ErrorKind, Result, Sector, ZoneId, ZoneState, ZoneType};
@@ -13,15 +13,6 @@ use crate::{Error, ErrorKind, Result, Sector, ZoneId, ZoneState, ZoneType};
 /// How often what zones hold may change while the device is asked for it, before its answer is
 /// taken as it is.
 const ASKED_MOST: u32 = 3;
-
-/// How the device is asked what zones hold, which takes memory.
-#[derive(Clone, Copy)]
-enum Asking {
-    /// With what there is now.
-    AtOnce,
-    /// When there is some.
-    Patiently,
-}
 
 impl<D: Driver> ZonedDevice<D> {
     /// A buffer of the device's DMA memory, waited for, first come, first served, if all that would
@@ -75,13 +66,13 @@ impl<D: Driver> ZonedDevice<D> {
     /// the device itself refuses what it has no resources for.
     #[cold]
     pub(super) async fn admit(&self, zone: ZoneId) -> Result<()> {
-        match self.admit_as(zone, Asking::AtOnce).await {
+        match self.admit_as(zone, Claim::Write).await {
             Err(error) if error.kind() == ErrorKind::OutOfMemory => Ok(()),
             done => done,
         }
     }
 
-    async fn admit_as(&self, zone: ZoneId, asking: Asking) -> Result<()> {
+    async fn admit_as(&self, zone: ZoneId, claim: Claim) -> Result<()> {
         let info = self.info();
         let Ok(zoned) = info.zoned() else {
             // What is wrong is told when the request is submitted.
@@ -90,16 +81,17 @@ impl<D: Driver> ZonedDevice<D> {
         let accounts = self.driver.accounts();
         let mut asked = 0;
         loop {
-            match accounts.admit(zone, zoned) {
+            match accounts.admit(zone, zoned, claim) {
                 Ok(()) => return Ok(()),
                 Err(Obstacle::Taken(error)) if asked > 0 => return Err(error),
                 // What is known may be old: another look before anybody is refused.
                 Err(Obstacle::Taken(_) | Obstacle::Unknown) => {
                     asked += 1;
                     let version = accounts.version();
-                    let report = match asking {
-                        Asking::AtOnce => self.report_at_once(0..zoned.zone_count).await?,
-                        Asking::Patiently => self.report(..).await?,
+                    let report = match claim {
+                        Claim::Write => self.report_at_once(0..zoned.zone_count).await?,
+                        // It holds no buffers that could be in its own way.
+                        Claim::Reservation => self.report(..).await?,
                     };
                     accounts.take_over(&report, version, asked >= ASKED_MOST);
                 }
@@ -117,7 +109,7 @@ impl<D: Driver> ZonedDevice<D> {
         let Ok(zoned) = info.zoned() else {
             return Ok(true);
         };
-        match accounts.admit(zone, zoned) {
+        match accounts.admit(zone, zoned, Claim::Write) {
             Ok(()) => Ok(true),
             Err(Obstacle::Unknown) => Ok(false),
             Err(Obstacle::Taken(error)) => Err(error),
@@ -126,13 +118,13 @@ impl<D: Driver> ZonedDevice<D> {
 
     pub(super) async fn reserve(&self, zone: ZoneId) -> Result<()> {
         let accounts = self.driver.accounts();
-        if accounts.is_admitted(zone) {
+        if !accounts.is_limited() {
             return Ok(());
         }
         let _turn = accounts.lines().zones.lock().await;
         loop {
             let freed = accounts.on_freed();
-            match self.admit_as(zone, Asking::Patiently).await {
+            match self.admit_as(zone, Claim::Reservation).await {
                 Err(error)
                     if matches!(error.kind(), ErrorKind::ActiveLimit | ErrorKind::OpenLimit) =>
                 {

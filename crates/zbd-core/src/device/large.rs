@@ -43,13 +43,12 @@ fn pieces(
 /// The whole buffer, when its pieces have come back; or the first error, with the buffer if all came
 /// back.
 fn rejoined(pieces: vfio_virtio::Pieces, failed: Option<Error>) -> Result<DmaBuffer> {
+    // The piece that failed comes back with its error.
+    let failed = failed.map(|error| error.with_buffer(None));
     match (failed, pieces.rejoin()) {
         (None, Ok(buffer)) => Ok(buffer),
-        (Some(error), whole) => {
-            // What is with the device still goes back to the pool when that is done with it.
-            let error = error.with_buffer(None);
-            Err(error.with_buffer(whole.ok()))
-        }
+        // What is with the device still goes back to the pool when that is done with it.
+        (Some(error), whole) => Err(error.with_buffer(whole.ok())),
         (None, Err(_)) => super::owned(None),
     }
 }

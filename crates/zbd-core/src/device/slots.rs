@@ -81,7 +81,10 @@ impl Slots {
         let flight = self.ledger.begun(request);
         if let State::Waiting(_, known) = &mut *self.lock(token as u32) {
             *known = flight;
+            return;
         }
+        // The lane was closed in between, which ended the request before it was counted.
+        self.ledger.tell(self.ledger.ended(flight, None));
     }
 
     /// Hands the completion of the request in its slot to whoever waits for it. A request that has
@@ -90,23 +93,28 @@ impl Slots {
         let id = done.token as u32;
         let place = done.result.as_ref().ok().copied();
         let mut state = self.lock(id);
+        let tidings = match &*state {
+            State::Waiting(_, flight) | State::Orphaned(flight) => {
+                self.ledger.ended(*flight, place)
+            }
+            State::Free | State::Done(_) => return,
+        };
         match mem::replace(&mut *state, State::Free) {
-            State::Waiting(waker, flight) => {
+            State::Waiting(waker, _) => {
                 *state = State::Done(done);
                 drop(state);
-                self.ledger.ended(flight, place);
+                self.ledger.tell(tidings);
                 if let Some(waker) = waker {
                     waker.wake();
                 }
             }
-            State::Orphaned(flight) => {
+            State::Orphaned(_) | State::Free | State::Done(_) => {
                 drop(state);
-                self.ledger.ended(flight, place);
+                self.ledger.tell(tidings);
                 // Nobody will look: the buffer goes back to the pool.
                 drop(done);
                 self.release(id);
             }
-            ended @ (State::Free | State::Done(_)) => *state = ended,
         }
     }
 
@@ -114,8 +122,20 @@ impl Slots {
     pub(super) fn close(&self, end: impl Fn(u64) -> Completion) {
         self.permits.close();
         for id in 0..self.states.len() as u32 {
-            if matches!(*self.lock(id), State::Waiting(..)) {
-                self.complete(end(id.into()));
+            let mut state = self.lock(id);
+            match &*state {
+                State::Waiting(..) => {
+                    drop(state);
+                    self.complete(end(id.into()));
+                }
+                State::Orphaned(flight) => {
+                    let tidings = self.ledger.ended(*flight, None);
+                    // Not released: nobody is to have it any more.
+                    *state = State::Free;
+                    drop(state);
+                    self.ledger.tell(tidings);
+                }
+                State::Free | State::Done(_) => {}
             }
         }
     }
@@ -183,5 +203,42 @@ impl Drop for Slot<'_> {
         drop(state);
         drop(before);
         self.slots.release(self.id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Error, ErrorKind, IoQueue, ZoneId};
+
+    fn gone(token: u64) -> Completion {
+        Completion {
+            token,
+            result: Err(Error::new(ErrorKind::DeviceGone, "gone")),
+            buffer: None,
+        }
+    }
+
+    #[test]
+    fn nothing_stays_counted_when_a_lane_is_closed() {
+        let queue = IoQueue::open("emu:zones=2,zone-size=1m").unwrap();
+        let books = Books::new(queue.info());
+        let append = || Request::Append {
+            zone: ZoneId(1),
+            buffer: queue.buffer(4096).unwrap(),
+        };
+        let slots = Slots::new(3, books.clone());
+        let acquire = || slots.try_acquire().unwrap().unwrap();
+        // One that waits, one whose future is gone, and one that is about to be submitted.
+        let [waiting, orphan, late] = [acquire(), acquire(), acquire()];
+        slots.begin(waiting.token(), &append());
+        slots.begin(orphan.token(), &append());
+        drop(orphan);
+        assert!(!books.accounts().is_settled(ZoneId(1)));
+        slots.close(gone);
+        assert!(books.accounts().is_settled(ZoneId(1)));
+        slots.begin(late.token(), &append());
+        assert!(books.accounts().is_settled(ZoneId(1)));
+        assert!(slots.try_acquire().is_err());
     }
 }

@@ -97,6 +97,9 @@ impl<D: Driver> ZoneHandle<'_, D> {
     /// first come, first served, and counts it among them: the next append or write will not be
     /// refused for their sake. Returns at once where there are no limits.
     ///
+    /// The zone stays counted, whether it is written to or not, until it is full or finished, closed
+    /// or reset; so whoever does not need it after all has to [reset](Self::reset) it.
+    ///
     /// It waits for zones that this device handle's users finish, reset or fill up, so somebody has
     /// to.
     ///

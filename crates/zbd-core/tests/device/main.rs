@@ -3,20 +3,24 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests may panic")]
 
 mod abilities;
+mod admission;
 mod announcements;
 mod appends;
 mod blocking;
 mod bytes;
+mod bytes_io;
 mod cancellation;
 mod closing;
 mod configuration;
 mod deadlines;
 mod disguise;
+mod dropping;
 mod failing;
 mod hostile;
 mod identity;
 mod idle;
 mod interrupts;
+mod large;
 mod limits;
 mod load;
 mod local;

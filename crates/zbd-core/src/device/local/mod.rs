@@ -15,10 +15,10 @@ use std::{
 };
 
 use tokio::sync::broadcast;
-use vfio_virtio::{DmaArena, RunningDevice};
+use vfio_virtio::{DmaArena, DmaBuffer, RunningDevice};
 
 use super::{
-    accounts::{Accounts, Books, Flight},
+    accounts::{Accounts, Books, Flight, Tidings},
     backlog::{self, Backlog, Refused, Submission},
     driver::{Drive, Driver, Finished, Place},
 };
@@ -74,6 +74,8 @@ struct Core {
 struct News {
     woken: Vec<Waker>,
     ended: Vec<(Flight, Option<Sector>)>,
+    /// What comes back to the pool, for which somebody may wait.
+    orphans: Vec<DmaBuffer>,
 }
 
 impl News {
@@ -168,9 +170,12 @@ impl Thread {
             }
             mem::take(&mut core.news)
         };
+        let mut tidings = Tidings::default();
         for (flight, place) in news.ended.drain(..) {
-            self.books.ended(flight, place);
+            tidings = tidings.and(self.books.ended(flight, place));
         }
+        self.books.tell(tidings);
+        news.orphans.clear();
         for waker in news.woken.drain(..) {
             waker.wake();
         }
@@ -180,6 +185,9 @@ impl Thread {
         }
         if core.news.ended.capacity() == 0 {
             core.news.ended = news.ended;
+        }
+        if core.news.orphans.capacity() == 0 {
+            core.news.orphans = news.orphans;
         }
         true
     }

@@ -190,6 +190,7 @@ impl Slots {
         if slot.state == State::Orphaned {
             slot.state = State::Free;
             self.free.push(id);
+            news.orphans.extend(done.buffer);
             news.ended.push((slot.flight, done.result.ok()));
         }
     }
