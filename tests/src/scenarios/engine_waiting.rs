@@ -24,7 +24,7 @@ pub(super) const LIMIT: Duration = Duration::from_secs(90);
 const ZONE: ZoneId = ZoneId(2);
 /// How often a device goes idle and gets a request again, for each policy and form. All of them
 /// together take some seconds of emulation.
-const TURNS: u64 = 1000;
+const TURNS: u64 = 2500;
 /// A request that takes longer was forgotten until something else woke whoever should have looked.
 const LOST: Duration = Duration::from_secs(3);
 

@@ -68,7 +68,7 @@ async fn active(device: &ZonedDevice, zones: &[ZoneId]) -> Result<()> {
             "nothing was given back: {waiting:?}"
         );
     }
-    device.zone(within[0]).finish().await?;
+    device.zone(within[0]).reset().await?;
     waiting.await?
 }
 
