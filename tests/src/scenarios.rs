@@ -16,6 +16,8 @@ pub mod driver_stall;
 pub mod driver_unplug;
 pub mod driver_zones;
 pub mod engine;
+pub mod engine_devices;
+pub mod engine_waiting;
 pub mod kernel;
 pub mod kernel_backend;
 pub mod measure;
@@ -127,6 +129,17 @@ macro_rules! guest_scenarios {
                 engine {
                     database_outlives_its_killed_processes,
                     database_keeps_to_the_limits_of_open_and_active_zones,
+                }
+                engine_devices {
+                    one_engine_runs_on_functions,
+                    one_engine_runs_on_the_same_disks_under_linux,
+                    one_engine_runs_on_null_blk,
+                }
+                engine_waiting {
+                    idle_device_takes_no_processor_time,
+                    first_request_after_idleness_is_not_lost,
+                    memory_of_the_engine_is_appended_from_and_read_into,
+                    threads_sleep_in_io_uring_or_say_why_not,
                 }
                 tool_run {
                     twenty_thousand_appends_are_on_the_disk,

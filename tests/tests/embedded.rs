@@ -99,7 +99,7 @@ const ENGINES: &[&str] = &[
     "emu:queues=2,zones=16,zone-size=8m,zone-cap=6m,conventional=2,max-append=64k,block-size=512,\
      max-open=4,max-active=6",
     "emu:queues=2,zones=12,zone-size=8m,max-open=0,max-active=0,ring=packed,latency=30us",
-    "emu:zones=12,zone-size=8m,max-open=6,max-active=6,queue-size=32,vectors=0",
+    "emu:zones=12,zone-size=8m,max-open=6,max-active=6,queue-size=32",
 ];
 
 #[test]

@@ -12,6 +12,7 @@ mod writer;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use tokio::runtime::LocalRuntime;
 use tokio::task::JoinSet;
 use zbd_core::{
     AppendSupport, Backend, DeviceInfo, Driver, ErrorKind, IoQueue, OpenOptions, WaitPolicy, Zone,
@@ -65,6 +66,15 @@ pub fn exercise(spec: &str, destroy: Destroy, medium: Medium) -> Result<()> {
         local::exercise(spec, wait).with_context(|| format!("on one thread, {wait}"))?;
     }
     Ok(())
+}
+
+/// A runtime of one thread, with a clock, which drives the devices of that thread and sleeps for
+/// them and for all else at once.
+///
+/// # Errors
+/// If the system has nothing to sleep in.
+pub fn runtime() -> Result<LocalRuntime> {
+    local::runtime()
 }
 
 /// What tasks on several threads do. Leaves a log behind.

@@ -68,15 +68,15 @@ async fn active(device: &ZonedDevice, zones: &[ZoneId]) -> Result<()> {
             "nothing was given back: {waiting:?}"
         );
     }
-    device.zone(within[0]).finish().await?;
+    device.zone(within[0]).reset().await?;
     waiting.await?
 }
 
 async fn open(device: &ZonedDevice, zones: &[ZoneId]) -> Result<()> {
     let info = device.info();
-    let max = info.zoned()?.max_open;
+    let zoned = info.zoned()?;
     device.reset_all().await?;
-    let (within, beyond) = within(zones, max);
+    let (within, beyond) = within(zones, zoned.max_open);
     for zone in within {
         device.zone(*zone).open().await?;
     }
@@ -84,20 +84,17 @@ async fn open(device: &ZonedDevice, zones: &[ZoneId]) -> Result<()> {
         return Ok(());
     };
     let holder = format!(" {}", within[0]);
-    let words: &[&str] = &[&holder, "close"];
+    // Where no more may be active than open, that is what is in the way: closing helps nobody.
+    let (kind, remedy) = match zoned.max_active == zoned.max_open {
+        true => (ErrorKind::ActiveLimit, "finish or reset"),
+        false => (ErrorKind::OpenLimit, "close, finish or reset"),
+    };
+    let words: &[&str] = &[&holder, remedy];
     let what = "one open zone too many";
-    refused(
-        device.zone(beyond).open().await,
-        ErrorKind::OpenLimit,
-        words,
-        what,
-    )?;
-    refused(
-        device.append(beyond, device.buffer(UNIT)?).await,
-        ErrorKind::OpenLimit,
-        words,
-        what,
-    )?;
+    refused(device.zone(beyond).open().await, kind, words, what)?;
+    let buffer = device.buffer(UNIT)?;
+    refused(device.append(beyond, buffer).await, kind, words, what)?;
+    // Nothing was written to it: that makes it empty.
     device.zone(within[0]).close().await?;
     one(device, beyond).await
 }

@@ -7,10 +7,9 @@ use zbd_core::{WaitPolicy, ZonedDevice, on_thread_park_with_io};
 
 use super::{PATIENCE, TASKS, all_are_there, append_all, ensure_sane, requests, sequential};
 
-/// A runtime that drives the devices of its thread, and sleeps for them and all else at once.
 pub(super) fn runtime() -> Result<LocalRuntime> {
     let mut builder = Builder::new_current_thread();
-    builder.enable_io().on_thread_park(on_thread_park_with_io);
+    builder.enable_all().on_thread_park(on_thread_park_with_io);
     Ok(builder.build_local(Default::default())?)
 }
 

@@ -2,7 +2,9 @@
 
 use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
-use zbd_core::{DmaBuffer, Driver, ErrorKind, Sector, ZoneId, ZoneState, ZoneType, ZonedDevice};
+use zbd_core::{
+    Backend, DmaBuffer, Driver, ErrorKind, Sector, ZoneId, ZoneState, ZoneType, ZonedDevice,
+};
 
 use super::{append, data, refused, report};
 use crate::inside::claim::records;
@@ -208,9 +210,14 @@ async fn refusals<D: Driver>(device: &ZonedDevice<D>, zone: ZoneId) -> Result<()
     )?;
     let pointer = report(device, zone).await?.write_pointer;
     let misplaced = Sector(pointer.context("no pointer")?.0 + 64);
+    // QEMU does not say what was wrong.
+    let kind = match info.backend {
+        Backend::Vfio => ErrorKind::Medium,
+        _ => ErrorKind::UnalignedWritePointer,
+    };
     let came_back = refused(
         device.write(misplaced, device.buffer(UNIT)?).await,
-        ErrorKind::UnalignedWritePointer,
+        kind,
         &[],
         "write past the write pointer",
     )?;
