@@ -110,10 +110,10 @@ impl Slots {
             }
             State::Orphaned(_) | State::Free | State::Done(_) => {
                 drop(state);
-                self.ledger.tell(tidings);
                 // Nobody will look: the buffer goes back to the pool.
                 drop(done);
                 self.release(id);
+                self.ledger.tell(tidings);
             }
         }
     }
