@@ -208,8 +208,6 @@ impl Drop for Slot<'_> {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests may panic")]
-
     use super::*;
     use crate::{Error, ErrorKind, IoQueue, ZoneId};
 
