@@ -7,6 +7,7 @@ mod modules;
 mod no_iommu;
 mod paths;
 mod qemu;
+mod sanitize;
 mod setup;
 mod static_guest;
 mod step;
@@ -21,6 +22,9 @@ tasks:
   setup        install QEMU and fetch a guest kernel, where they are missing
   bench        measure what requests cost beside other drivers, against the budgets;
                --guest: in a guest too, --guest-only: nowhere else
+  sanitize     run the tests that drop futures under AddressSanitizer, which takes a nightly
+               toolchain and is no part of test; a number says how many random
+               schedules each of them runs
   guest-build  build what runs in and under the guest: static programs and the shim";
 
 fn main() -> ExitCode {
@@ -29,6 +33,7 @@ fn main() -> ExitCode {
     let done = match arguments[..] {
         ["test"] => test::run(),
         ["setup"] => setup::run(),
+        ["sanitize", ref schedules @ ..] => sanitize::run(schedules),
         ["bench", ref options @ ..] => bench::run(options),
         ["guest-build"] => static_guest::run(),
         _ => {

@@ -166,11 +166,13 @@ fn a_reserved_zone_is_in_the_way_of_others_until_it_is_given_up() {
 fn a_barrier_ends_when_what_was_dropped_has_landed() {
     let (rig, device) = shared("");
     rig.control.hold();
+    let before = rig.requests();
     let append = |zone| device.append(ZoneId(zone), device.buffer(4096).unwrap());
     for zone in [1, 2, 1, 1] {
         let mut dropped: Boxed<'_, _> = Box::pin(append(zone));
         assert!(poll_once(&mut dropped).is_none());
     }
+    wait_until("the device has them", || rig.requests() == before + 4);
     let mut barriers: Vec<Boxed<'_, Result<Option<Sector>>>> = [1, 2]
         .map(|zone| {
             Box::pin(device.zone(ZoneId(zone)).barrier()) as Boxed<'_, Result<Option<Sector>>>
@@ -182,6 +184,7 @@ fn a_barrier_ends_when_what_was_dropped_has_landed() {
         }
         std::thread::sleep(Duration::from_micros(200));
     }
+    assert_eq!(rig.requests(), before + 4, "zones are reported too early");
     rig.control.release();
     let ends = barriers
         .iter_mut()
