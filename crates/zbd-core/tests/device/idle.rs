@@ -166,6 +166,10 @@ fn wait_in(runtime: &LocalRuntime, time: Duration) {
 #[test]
 #[ignore = "measures its whole process; the next one runs it in a process of its own"]
 fn the_processor_time_of_idle_devices() {
+    in_time(measure_all_doors);
+}
+
+fn measure_all_doors() {
     let adaptive = |device: &mut Device| open(device, WaitPolicy::Adaptive);
     let report = |door: &str, part: f64| {
         println!("idle {door}: {:.3} % of a processor", part * 100.0);
