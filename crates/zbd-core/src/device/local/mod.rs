@@ -171,6 +171,10 @@ impl Thread {
         for (flight, place) in news.ended.drain(..) {
             self.books.ended(flight, place);
         }
+        if news.woken.is_empty() {
+            // What ended was an orphan's: whoever else waits needs an executor that stays awake.
+            self.keep_awake();
+        }
         for waker in news.woken.drain(..) {
             waker.wake();
         }
