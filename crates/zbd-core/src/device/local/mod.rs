@@ -176,6 +176,10 @@ impl Thread {
         }
         self.books.tell(tidings);
         news.orphans.clear();
+        if news.woken.is_empty() {
+            // What ended was an orphan's: whoever else waits needs an executor that stays awake.
+            self.keep_awake();
+        }
         for waker in news.woken.drain(..) {
             waker.wake();
         }

@@ -135,17 +135,7 @@ fn park(executor: Executor) {
 /// Lets the executor call again at once: tasks that wait are woken for nothing. False if there are
 /// none.
 fn keep_awake() -> bool {
-    each(|thread| {
-        let waker = thread.core.borrow_mut().slots.anybody();
-        if let Some(waker) = waker {
-            waker.wake();
-            return true;
-        }
-        let kept = thread.kept.take();
-        let any = !kept.is_empty();
-        kept.into_iter().for_each(Waker::wake);
-        any
-    })
+    each(Thread::keep_awake)
 }
 
 /// Sleeps, or lets the executor sleep, which is true: until one of the devices interrupts.
@@ -168,6 +158,21 @@ fn sleep(executor: Executor, expecting: usize) -> bool {
 }
 
 impl Thread {
+    /// Wakes a task that waits, or those that wait for what comes of others' requests. False if there
+    /// are none.
+    #[cold]
+    pub(super) fn keep_awake(&self) -> bool {
+        let waker = self.core.borrow_mut().slots.anybody();
+        if let Some(waker) = waker {
+            waker.wake();
+            return true;
+        }
+        let kept = self.kept.take();
+        let any = !kept.is_empty();
+        kept.into_iter().for_each(Waker::wake);
+        any
+    }
+
     /// Drives the device, and learns how long it was waited for.
     fn turn(&self) -> bool {
         if self.parking.borrow().is_armed {
