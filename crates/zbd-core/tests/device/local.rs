@@ -252,28 +252,3 @@ fn who_waits_for_orphans_is_kept_awake() {
         }
     }
 }
-
-#[test]
-fn orphans_that_end_one_by_one_leave_nobody_asleep() {
-    for wait in [WaitPolicy::Adaptive, WaitPolicy::Interrupt] {
-        for timeout in [None, Some(Duration::from_secs(20))] {
-            let mut device = Device::threaded(&format!("{GEOMETRY},latency=300us"));
-            let local = open(&mut device, wait).with_timeout(timeout);
-            let runtime = Builder::new_current_thread()
-                .enable_io()
-                .on_thread_park(on_thread_park_with_io)
-                .build()
-                .unwrap();
-            runtime.block_on(async {
-                for _ in 0..20 {
-                    for zone in [1, 2, 2] {
-                        let buffer = local.buffer(4096).unwrap();
-                        drop(local.try_append(ZoneId(zone), buffer).unwrap());
-                    }
-                    local.zone(ZoneId(2)).barrier().await.unwrap();
-                    local.zone(ZoneId(1)).barrier().await.unwrap();
-                }
-            });
-        }
-    }
-}
