@@ -58,9 +58,10 @@ impl GuestMemoryRegion for Region {
         }
         let start = self.memory.as_ptr().wrapping_add(offset);
         // SAFETY: `start` and the `count` bytes from it lie inside the mapping, as just checked,
-        // and the mapping lives as long as `memory`, which `self` keeps and the slice borrows. The
-        // mapping is anonymous memory that `HostMemory` never makes references to, so volatile
-        // accesses alias nothing. `ring_outside_the_mapping_breaks_the_device` and
+        // and the mapping lives as long as `memory`, which `self` keeps and the slice borrows.
+        // References to it exist only in `Bytes` that its driver made of buffers, which are in no
+        // request but to be read; so volatile accesses, which are made for requests, alias nothing
+        // that they change. `ring_outside_the_mapping_breaks_the_device` and
         // `data_at_unmapped_addresses_breaks_the_device` watch the bounds.
         Ok(unsafe { VolatileSlice::new(start, count) })
     }
