@@ -135,7 +135,7 @@ fn enable_interrupts(configured: &mut ConfiguredDevice, options: &OpenOptions) -
                 if error.kind() == vfio_virtio::ErrorKind::Unsupported
                     && options.wait == WaitPolicy::Adaptive =>
             {
-                tracing::warn!(%error, "waiting for the device means to look at it again and again");
+                tracing::info!(%error, "waiting for the device means to look at it again and again");
             }
             Err(error) => return Err(error.into()),
         }
