@@ -6,6 +6,7 @@ use std::{
     sync::{Arc, mpsc},
     task::{Context, Poll, Wake, Waker},
     thread::{self, Thread},
+    time::Duration,
 };
 
 use crate::rig::PATIENCE;
@@ -43,12 +44,20 @@ pub(crate) fn poll_once<T>(future: &mut Pin<Box<dyn Future<Output = T> + '_>>) -
 
 /// Runs `what` in a thread and fails if it does not end: a test that hangs says nothing.
 pub(crate) fn in_time<T: Send + 'static>(what: impl FnOnce() -> T + Send + 'static) -> T {
+    within(PATIENCE, what)
+}
+
+/// As [`in_time`], for what takes longer where the machine is busy.
+pub(crate) fn within<T: Send + 'static>(
+    limit: Duration,
+    what: impl FnOnce() -> T + Send + 'static,
+) -> T {
     let (done, end) = mpsc::channel();
     let thread = thread::spawn(move || {
         // Nobody listens any more if it comes too late.
         let _ = done.send(what());
     });
-    match end.recv_timeout(PATIENCE) {
+    match end.recv_timeout(limit) {
         Ok(value) => {
             thread.join().unwrap();
             value
