@@ -48,6 +48,14 @@ impl Flight {
         sectors: 0,
         kind: Kind::Other,
     };
+
+    /// The same for a request that was not sent: it changes nothing.
+    pub(super) fn unsent(self) -> Self {
+        Self {
+            kind: Kind::Other,
+            ..self
+        }
+    }
 }
 
 #[derive(Debug, Default)]

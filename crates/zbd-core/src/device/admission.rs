@@ -8,7 +8,7 @@ use super::{
     accounts::{self, Claim, Obstacle},
     driver,
 };
-use crate::{Error, ErrorKind, Result, Sector, ZoneId, ZoneState, ZoneType};
+use crate::{Error, ErrorKind, Request, Result, Sector, ZoneId, ZoneState, ZoneType, limits};
 
 /// How often what zones hold may change while the device is asked for it, before its answer is
 /// taken as it is.
@@ -60,6 +60,18 @@ impl<D: Driver> ZonedDevice<D> {
         (zoned.zone_type(zone)? != ZoneType::Conventional).then_some(zone)
     }
 
+    /// Whether a zone is to be admitted for the append: not if the queue refuses it anyway.
+    #[cold]
+    pub(super) fn allows_append(&self, zone: ZoneId, buffer: &DmaBuffer) -> bool {
+        limits::append(&self.info(), zone, buffer).is_ok()
+    }
+
+    /// Whether a zone is to be admitted for the write: not if the queue refuses it anyway.
+    #[cold]
+    pub(super) fn allows_write(&self, at: Sector, buffer: &DmaBuffer) -> bool {
+        limits::write(&self.info(), at, buffer).is_ok()
+    }
+
     /// Counts `zone` among those that are written to, or says which zones are in its way.
     ///
     /// Without memory to ask the device with, which whoever waits may hold all of, it is let through:
@@ -100,9 +112,17 @@ impl<D: Driver> ZonedDevice<D> {
     }
 
     /// As [`admit`](Self::admit) without waiting: false if the device would have to be asked.
-    pub(super) fn try_admit(&self, zone: ZoneId) -> Result<bool> {
+    pub(super) fn try_admit(&self, zone: ZoneId, request: &Request) -> Result<bool> {
         let accounts = self.driver.accounts();
         if accounts.is_admitted(zone) {
+            return Ok(true);
+        }
+        let is_allowed = match request {
+            Request::Append { zone, buffer } => self.allows_append(*zone, buffer),
+            Request::Write { at, buffer } => self.allows_write(*at, buffer),
+            _ => true,
+        };
+        if !is_allowed {
             return Ok(true);
         }
         let info = self.info();

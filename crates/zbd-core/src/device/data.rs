@@ -28,6 +28,7 @@ impl<D: Driver> ZonedDevice<D> {
     /// See [`ZonedDevice`].
     pub async fn append(&self, zone: ZoneId, buffer: DmaBuffer) -> Result<Appended> {
         if !self.driver.accounts().is_admitted(zone)
+            && self.allows_append(zone, &buffer)
             && let Err(error) = Box::pin(self.admit(zone)).await
         {
             return Err(error.with_buffer(Some(buffer)));
@@ -72,6 +73,7 @@ impl<D: Driver> ZonedDevice<D> {
             return owned(buffer);
         };
         if !self.driver.accounts().is_admitted(zone)
+            && self.allows_write(at, &buffer)
             && let Err(error) = Box::pin(self.admit(zone)).await
         {
             return Err(error.with_buffer(Some(buffer)));
@@ -193,7 +195,7 @@ impl<D: Driver> ZonedDevice<D> {
         request: Request,
     ) -> Result<impl Future<Output = Result<(Sector, Option<DmaBuffer>)>> + use<'_, D>> {
         let admitted = match zone {
-            Some(zone) => self.try_admit(zone),
+            Some(zone) => self.try_admit(zone, &request),
             None => Ok(true),
         };
         let slot = match admitted {

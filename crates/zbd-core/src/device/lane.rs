@@ -151,7 +151,7 @@ impl Lane {
     }
 
     fn refuse(&self, submission: Submission) {
-        self.slots.complete(submission.refused(self.ended()));
+        self.slots.refuse(submission.refused(self.ended()));
     }
 
     fn refuse_all(&self) {
@@ -192,10 +192,10 @@ pub(super) fn drive(lane: &Lane, mut queue: IoQueue, sleeper: Sleeper, shared: O
     let _ending = Ending(lane);
     let mut pace = Pace::new(queue.wait_policy(), sleeper);
     let mut backlog = Backlog::default();
-    let end = |done| lane.slots.complete(done);
+    let refuse = |done| lane.slots.refuse(done);
     while !lane.is_stopped.load(Ordering::Relaxed) {
         lane.attend(&mut queue);
-        let mut busy = backlog.submit(&mut queue, end);
+        let mut busy = backlog.submit(&mut queue, refuse);
         while backlog.is_empty()
             && queue.has_room()
             && let Some(submission) = lane.submissions.pop()
@@ -204,14 +204,14 @@ pub(super) fn drive(lane: &Lane, mut queue: IoQueue, sleeper: Sleeper, shared: O
             match backlog::submit(&mut queue, submission) {
                 Ok(()) => {}
                 Err(Refused::Later(submission)) => backlog.add(submission),
-                Err(Refused::Never(done)) => end(done),
+                Err(Refused::Never(done)) => refuse(done),
             }
         }
         queue.commit();
         let mut found = false;
         while let Some(done) = queue.poll() {
             found = true;
-            end(done);
+            lane.slots.complete(done);
         }
         lane.doorbells.store(queue.doorbells(), Ordering::Relaxed);
         while let Some(event) = queue.next_event() {
@@ -233,7 +233,7 @@ pub(super) fn drive(lane: &Lane, mut queue: IoQueue, sleeper: Sleeper, shared: O
             while let Some(submission) = lane.submissions.pop() {
                 backlog.add(submission);
             }
-            backlog.expire(end);
+            backlog.expire(refuse);
         }
         pace.idle(lane, &mut queue, &backlog);
     }

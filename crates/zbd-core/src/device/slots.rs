@@ -118,6 +118,16 @@ impl Slots {
         }
     }
 
+    /// As [`complete`](Self::complete), for a request that was not sent.
+    pub(super) fn refuse(&self, done: Completion) {
+        if let State::Waiting(_, flight) | State::Orphaned(flight) =
+            &mut *self.lock(done.token as u32)
+        {
+            *flight = flight.unsent();
+        }
+        self.complete(done);
+    }
+
     /// Lets nobody acquire a slot any more, and ends what waits with completions made by `end`.
     pub(super) fn close(&self, end: impl Fn(u64) -> Completion) {
         self.permits.close();

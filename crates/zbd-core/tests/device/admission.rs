@@ -355,21 +355,70 @@ fn what_cannot_be_begun_at_once_comes_back_with_its_buffer() {
 
 #[test]
 fn an_append_that_exceeds_the_greatest_is_refused_with_the_limit() {
-    let (rig, device) = shared("max-append=8k");
+    for limits in ["", ",max-open=2,max-active=2"] {
+        let (rig, device) = shared(&format!("max-append=8k{limits}"));
+        let before = rig.requests();
+        for is_try in [true, false] {
+            let buffer = device.buffer(12288).unwrap();
+            let done = match is_try {
+                false => block_on(device.append(ZoneId(0), buffer)),
+                true => block_on(device.try_append(ZoneId(0), buffer).unwrap()),
+            };
+            let error = done.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidRequest);
+            let text = error.to_string();
+            assert!(text.contains("greatest of 8192 bytes"), "{text}");
+            assert_eq!(error.into_buffer().unwrap().len(), 12288);
+            assert_eq!(rig.requests(), before);
+        }
+    }
+}
+
+/// A request that is not sent changes nothing, so that nobody has to ask the device what it did: not
+/// where its zone is written to already, and not where it is not, which takes nothing from others.
+#[test]
+fn what_is_refused_before_it_is_sent_leaves_the_accounts_alone() {
+    in_time(|| {
+        let (rig, device) = shared("max-open=2,max-active=2");
+        leaves_the_accounts_alone(&rig, &device, || {});
+        let mut rig = Device::threaded(&format!("{GEOMETRY},max-open=2,max-active=2"));
+        let queue = rig.open(open_options()).unwrap().pop().unwrap();
+        let device = ZonedDevice::from_queue(queue).unwrap();
+        leaves_the_accounts_alone(&rig, &device, || {
+            device.drive();
+        });
+    });
+}
+
+fn leaves_the_accounts_alone<D: Driver>(rig: &Device, device: &ZonedDevice<D>, turn: impl Fn()) {
+    let run = |mut end: Boxed<'_, Result<Appended>>| {
+        let mut done = None;
+        wait_until("an append", || {
+            done = poll_once(&mut end);
+            turn();
+            done.is_some()
+        });
+        done.unwrap()
+    };
+    let buffer = |len| device.buffer(len).unwrap();
+    run(Box::pin(device.append(ZoneId(1), buffer(4096)))).unwrap();
     let before = rig.requests();
-    for is_try in [true, false] {
-        let buffer = device.buffer(12288).unwrap();
-        let done = match is_try {
-            false => block_on(device.append(ZoneId(0), buffer)),
-            true => block_on(device.try_append(ZoneId(0), buffer).unwrap()),
-        };
-        let error = done.unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::InvalidRequest);
-        let text = error.to_string();
-        assert!(text.contains("greatest of 8192 bytes"), "{text}");
-        assert_eq!(error.into_buffer().unwrap().len(), 12288);
-        // An error lets the next ask the device what is open.
-        assert!(rig.requests() == before || !is_try);
+    // The second zone is the last that can be had.
+    for zone in [1, 2, 3, 4, 2] {
+        for is_try in [false, true] {
+            let end: Boxed<'_, _> = match is_try {
+                false => Box::pin(device.append(ZoneId(zone), buffer(100))),
+                true => Box::pin(device.try_append(ZoneId(zone), buffer(100)).unwrap()),
+            };
+            let error = run(end).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidRequest, "{error}");
+        }
+    }
+    assert_eq!(rig.requests(), before, "the device was asked");
+    for (zone, count) in [(1, 1), (5, 2)] {
+        let end = device.try_append(ZoneId(zone), buffer(4096)).unwrap();
+        run(Box::pin(end)).unwrap();
+        assert_eq!(rig.requests(), before + count);
     }
 }
 

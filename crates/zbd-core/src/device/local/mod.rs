@@ -135,8 +135,8 @@ impl Core {
             news,
         } = self;
         if !backlog.is_empty() {
-            backlog.expire(|done| slots.complete(done, &thread.books, news));
-            backlog.submit(queue, |done| slots.complete(done, &thread.books, news));
+            backlog.expire(|done| slots.refuse(done, &thread.books, news));
+            backlog.submit(queue, |done| slots.refuse(done, &thread.books, news));
         }
         queue.commit();
         while let Some(done) = queue.poll() {
@@ -249,7 +249,7 @@ impl Thread {
     fn refused(&self, refused: Refused) {
         self.with(|core| match refused {
             Refused::Later(submission) => core.backlog.add(submission),
-            Refused::Never(done) => core.slots.complete(done, &self.books, &mut core.news),
+            Refused::Never(done) => core.slots.refuse(done, &self.books, &mut core.news),
         });
     }
 

@@ -182,6 +182,14 @@ impl Slots {
         }
     }
 
+    /// As [`complete`](Self::complete), for a request that was not sent.
+    #[cold]
+    pub(super) fn refuse(&mut self, done: Completion, books: &Books, news: &mut News) {
+        let slot = &mut self.slots[done.token as usize];
+        slot.flight = slot.flight.unsent();
+        self.complete(done, books, news);
+    }
+
     /// Nobody will look: the buffer goes back to the pool.
     #[cold]
     fn complete_orphan(&mut self, done: Completion, news: &mut News) {
