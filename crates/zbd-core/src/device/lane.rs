@@ -21,12 +21,10 @@ use super::{
 };
 use crate::{
     Completion, Error, ErrorKind, IoQueue, Request, Result, WaitPolicy,
-    io_queue::{LOOKS_PER_PAUSE, NAP},
+    io_queue::{CHECK_TIME, LOOKS_PER_PAUSE, NAP},
     wait::{Alarm, Sleeper, SpinBudget},
 };
 
-/// After so long a sleep for requests in flight the device is asked whether it still works.
-const CHECK_TIME: Duration = Duration::from_secs(1);
 /// How often a lane that sleeps looks for requests that nobody waits for any more: their buffers are
 /// to go back to the pool.
 const LATE_TIME: Duration = Duration::from_millis(20);
@@ -304,15 +302,13 @@ impl Pace {
                 is_expecting.then_some(CHECK_TIME),
             ];
             let most = limits.into_iter().flatten().min();
-            let begun = Instant::now();
             if let Err(error) = self.sleeper.sleep(most) {
                 // It will not sleep the next time either.
                 tracing::warn!(%error, "a lane cannot sleep and polls from now on");
                 self.policy = WaitPolicy::Poll;
                 self.budget = SpinBudget::new(WaitPolicy::Poll);
             }
-            let slept = begun.elapsed();
-            queue.look_closely(slept >= CHECK_TIME);
+            queue.look_closely(false);
         }
         lane.alarm.stay_awake();
         queue.disarm();

@@ -13,7 +13,7 @@ mod virtio;
 mod waiting;
 
 pub(crate) use virtio::{Tag, VirtioQueue};
-pub(crate) use waiting::{LOOKS_PER_PAUSE, NAP, watched};
+pub(crate) use waiting::{CHECK_TIME, LOOKS_PER_PAUSE, NAP, watched};
 
 use waiting::Rest;
 

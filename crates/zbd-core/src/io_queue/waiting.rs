@@ -24,6 +24,9 @@ pub(crate) const LOOKS_PER_PAUSE: u32 = 64;
 /// How long to sleep where a device cannot interrupt: it has to be looked at again.
 pub(crate) const NAP: Duration = Duration::from_micros(50);
 
+/// After so long, whoever sleeps looks whether the device still works.
+pub(crate) const CHECK_TIME: Duration = Duration::from_secs(1);
+
 /// How an owner waits.
 #[derive(Debug)]
 pub(super) struct Rest {
@@ -32,6 +35,8 @@ pub(super) struct Rest {
     looks: u32,
     /// How many requests had come back when the wait began.
     returned: u64,
+    /// When the device was last asked whether it works.
+    checked: Instant,
 }
 
 impl Rest {
@@ -41,6 +46,7 @@ impl Rest {
             sleeper: None,
             looks: 0,
             returned: 0,
+            checked: Instant::now(),
         }
     }
 }
@@ -167,8 +173,12 @@ impl IoQueue {
     }
 
     /// Looks at what polling looks at every so often, which who waits does too seldom; and at
-    /// whether the device still works, if it `is_late`.
+    /// whether the device still works, if it `is_late` or that is long ago.
     pub(crate) fn look_closely(&mut self, is_late: bool) {
+        let is_late = is_late || self.rest.checked.elapsed() >= CHECK_TIME;
+        if is_late {
+            self.rest.checked = Instant::now();
+        }
         match &mut self.queue {
             Queue::Virtio(queue) => queue.look_closely(is_late),
             Queue::Kernel(queue) => queue.look_closely(is_late),
