@@ -11,8 +11,10 @@ use zbd_core::{
 };
 
 use crate::{
-    blocking::{block_on, in_time},
-    rig::{Device, PATIENCE, Rig, open_options, wait_until},
+    blocking::block_on,
+    in_time::PATIENCE,
+    in_time::in_time,
+    rig::{Device, Rig, open_options, wait_until},
 };
 
 const PLAIN: &str = "model=none,zones=4,zone-size=1m,queues=2";

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use zbd_core::{ErrorKind, Request, Sector, ZoneId, ZoneState};
 
-use crate::rig::{Device, Random, Rig, pattern};
+use crate::{
+    random::Random,
+    rig::{Device, Rig, pattern},
+};
 
 /// Zones whose size is no power of two, some of which cannot be written.
 const GEOMETRY: &str = "zones=8,zone-size=768k,zone-cap=512k,conventional=2,max-append=64k,\

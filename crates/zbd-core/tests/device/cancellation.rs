@@ -5,8 +5,10 @@ use std::{future::Future, pin::Pin, thread, time::Duration};
 use zbd_core::{Appended, Result, Sector, ZoneId, ZonedDevice};
 
 use crate::{
-    blocking::{in_time, poll_once},
-    rig::{Device, Random, free_pages, wait_until},
+    blocking::poll_once,
+    in_time::in_time,
+    random::Random,
+    rig::{Device, free_pages, wait_until},
 };
 
 type Append<'a> = Pin<Box<dyn Future<Output = Result<Appended>> + 'a>>;

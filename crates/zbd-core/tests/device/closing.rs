@@ -15,7 +15,8 @@ use zbd_core::{DmaArena, ErrorKind, Request, ZoneId, ZonedDevice};
 use zbd_emu::ZoneState;
 
 use crate::{
-    blocking::{block_on, in_time, poll_once},
+    blocking::{block_on, poll_once},
+    in_time::in_time,
     rig::{Device, open_options, wait_until},
 };
 

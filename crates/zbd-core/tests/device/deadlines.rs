@@ -9,8 +9,11 @@ use std::{
 use zbd_core::{Completion, ErrorKind, Request, Sector, ZoneId};
 
 use crate::{
-    blocking::{block_on, in_time},
-    rig::{Device, PATIENCE, Random, Rig, free_pages, pattern, wait_until},
+    blocking::block_on,
+    in_time::PATIENCE,
+    in_time::in_time,
+    random::Random,
+    rig::{Device, Rig, free_pages, pattern, wait_until},
 };
 
 const GEOMETRY: &str = "zones=4,zone-size=4m,block-size=512,queues=1,queue-size=8,indirect=on";

@@ -21,7 +21,11 @@ use zbd_core::{
     ZoneId, ZonedDevice,
 };
 
-use crate::rig::{Device, PATIENCE, Random, free_pages, open_options, pattern};
+use crate::{
+    in_time::PATIENCE,
+    random::Random,
+    rig::{Device, free_pages, open_options, pattern},
+};
 
 /// Few of everything, so that all of it is waited for.
 const GEOMETRY: &str = "conventional=1,zones=10,zone-size=256k,max-open=3,max-active=6,\

@@ -5,7 +5,8 @@ use zbd_core::{Completion, ErrorKind, IoQueue, Request, Sector, ZoneId, ZonedDev
 use zbd_emu::Fault;
 
 use crate::{
-    blocking::{block_on, in_time},
+    blocking::block_on,
+    in_time::in_time,
     requests::every_kind,
     rig::{Device, Rig, wait_until},
 };

@@ -18,8 +18,10 @@ use zbd_core::{
 };
 
 use crate::{
-    blocking::{block_on, in_time, within},
-    rig::{Device, Random, open_options},
+    blocking::block_on,
+    in_time::{in_time, within},
+    random::Random,
+    rig::{Device, open_options},
 };
 
 const GEOMETRY: &str = "store=null,zones=4,zone-size=1m,queues=1,queue-size=16";

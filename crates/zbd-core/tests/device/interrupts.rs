@@ -4,7 +4,10 @@ use std::time::{Duration, Instant};
 
 use zbd_core::{DeviceEvent, Error, ErrorKind, IoQueue, OpenOptions, Request, WaitPolicy};
 
-use crate::rig::{Device, PATIENCE, Rig, open_options};
+use crate::{
+    in_time::PATIENCE,
+    rig::{Device, Rig, open_options},
+};
 
 const GEOMETRY: &str = "zones=4,zone-size=1m,queues=2,queue-size=16";
 const LONG: Duration = Duration::from_secs(20);

@@ -2,11 +2,17 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests may panic")]
 
+#[path = "../common/blocking.rs"]
+mod blocking;
+#[path = "../common/in_time.rs"]
+mod in_time;
+#[path = "../common/random.rs"]
+mod random;
+
 mod abilities;
 mod admission;
 mod announcements;
 mod appends;
-mod blocking;
 mod bytes;
 mod bytes_io;
 mod cancellation;

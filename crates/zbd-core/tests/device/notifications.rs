@@ -2,7 +2,7 @@
 
 use zbd_core::Request;
 
-use crate::rig::{Random, Rig};
+use crate::{random::Random, rig::Rig};
 
 /// The first value that the software device chooses for itself (NOTIF_CONFIG_DATA).
 const CHOSEN: u32 = 0x40;

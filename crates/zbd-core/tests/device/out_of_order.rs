@@ -7,7 +7,8 @@ use zbd_emu::{EmulatedFunction, Stepper};
 
 use crate::{
     meddler::{Meddler, UsedRing},
-    rig::{Random, config, merged, open_options, open_stepped, pattern},
+    random::Random,
+    rig::{config, merged, open_options, open_stepped, pattern},
 };
 
 struct Meddled {

@@ -8,7 +8,8 @@ use zbd_emu::{EmulatedFunction, Stepper};
 
 use crate::{
     meddler::{Meddler, UsedRing},
-    rig::{Random, config, open_options, open_stepped, pattern},
+    random::Random,
+    rig::{config, open_options, open_stepped, pattern},
 };
 
 /// Bits of a used descriptor's second half.

@@ -11,8 +11,10 @@ use zbd_core::{Completion, DeviceEvent, ErrorKind, IoQueue, OpenOptions, Request
 use zbd_emu::Fault;
 
 use crate::{
-    blocking::{block_on, in_time},
-    rig::{Device, PATIENCE, Rig, free_pages, open_options, pattern, wait_until},
+    blocking::block_on,
+    in_time::PATIENCE,
+    in_time::in_time,
+    rig::{Device, Rig, free_pages, open_options, pattern, wait_until},
 };
 
 const GEOMETRY: &str = "zones=4,zone-size=1m,block-size=512,queues=2,queue-size=16";

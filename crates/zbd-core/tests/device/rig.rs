@@ -13,8 +13,7 @@ use zbd_core::{
 };
 use zbd_emu::{Control, EmulatedConfig, EmulatedFunction, Stepper};
 
-/// Longer than anything here takes, however busy the machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+use crate::{in_time::PATIENCE, random::Random};
 
 /// Enough for all buffers of a test and small enough to be counted page by page.
 pub(crate) const MEMORY_LEN: usize = 2 << 20;
@@ -252,26 +251,6 @@ pub(crate) fn pattern(seed: u64, len: usize) -> Vec<u8> {
         .flat_map(|_| random.next().to_le_bytes())
         .take(len)
         .collect()
-}
-
-/// splitmix64.
-pub(crate) struct Random(u64);
-
-impl Random {
-    pub(crate) fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    pub(crate) fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
-    }
 }
 
 /// How many pages the device's memory has left.

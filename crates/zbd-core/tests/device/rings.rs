@@ -4,7 +4,10 @@ use std::collections::HashMap;
 
 use zbd_core::{Completion, Request, Sector, ZoneAction, ZoneId};
 
-use crate::rig::{Random, Rig, merged, pattern};
+use crate::{
+    random::Random,
+    rig::{Rig, merged, pattern},
+};
 
 const ZONE_SECTORS: u64 = 4096;
 const LEN: usize = 512;

@@ -7,7 +7,8 @@ use zbd_core::{ErrorKind, OpenOptions, Sector, ZoneId, ZonedDevice};
 use zbd_emu::Fault;
 
 use crate::{
-    blocking::{block_on, in_time, poll_once},
+    blocking::{block_on, poll_once},
+    in_time::in_time,
     rig::{Device, open_options, pattern, wait_until},
 };
 

@@ -2,7 +2,10 @@
 
 use zbd_core::{DmaBuffer, ErrorKind, Request, Sector, ZoneId};
 
-use crate::rig::{Device, Random, Rig, merged, open_options, pattern};
+use crate::{
+    random::Random,
+    rig::{Device, Rig, merged, open_options, pattern},
+};
 
 const GEOMETRY: &str = "zones=4,zone-size=4m,block-size=512,queues=1,queue-size=64";
 
@@ -287,7 +290,7 @@ fn pieces_of_another_device_are_refused() {
 
 #[test]
 fn tasks_wait_for_room_for_their_pieces() {
-    use crate::blocking::{block_on, in_time};
+    use crate::{blocking::block_on, in_time::in_time};
     // Fourteen of these fit into a ring that has room for 21 of one piece.
     for ring in ["ring=split,indirect=off", "ring=packed,indirect=off"] {
         let mut device = Device::threaded(&merged(GEOMETRY, &format!("{ring},latency=1ms")));

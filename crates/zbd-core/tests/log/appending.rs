@@ -7,7 +7,10 @@ use zbd_core::{
     log::{LogOptions, RecordId},
 };
 
-use crate::rig::{SMALL, block_on, device, open, options, payload};
+use crate::{
+    blocking::block_on,
+    rig::{SMALL, device, open, options, payload},
+};
 
 #[test]
 fn records_are_read_back_before_and_after_the_log_is_opened_anew() {

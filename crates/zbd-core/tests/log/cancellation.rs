@@ -11,8 +11,10 @@ use zbd_core::{
     log::{LogOptions, RecordId},
 };
 
-use crate::rig::{
-    Random, SMALL, block_on, controlled, device, free_pages, open, options, payload, poll_once,
+use crate::{
+    blocking::{block_on, poll_once},
+    random::Random,
+    rig::{SMALL, controlled, device, free_pages, open, options, payload},
 };
 
 /// Longer than anything here takes, however busy the machine.

@@ -14,7 +14,11 @@ use zbd_core::{
 };
 use zbd_emu::EmulatedFunction;
 
-use crate::rig::{Random, block_on, options, payload, poll_once};
+use crate::{
+    blocking::{block_on, poll_once},
+    random::Random,
+    rig::{options, payload},
+};
 
 /// Zones of 32 granules, so that the log goes round them every few cuts.
 const GEOMETRY: &str = "zones=8,zone-size=16k,block-size=512,max-append=4k,queues=1,queue-size=64";

@@ -5,7 +5,10 @@ use std::pin::Pin;
 use zbd_core::{ErrorKind, ZoneId, ZoneState, log::RecordId};
 use zbd_emu::Fault;
 
-use crate::rig::{SMALL, block_on, controlled, open, payload, poll_once};
+use crate::{
+    blocking::{block_on, poll_once},
+    rig::{SMALL, controlled, open, payload},
+};
 
 /// VIRTIO_BLK_S_IOERR.
 const IOERR: u8 = 1;

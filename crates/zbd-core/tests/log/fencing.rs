@@ -15,9 +15,9 @@ use zbd_core::{
     log::{LogOptions, RecordId},
 };
 
-use crate::rig::{
-    SMALL, block_on, controlled, device, image, on_thread, open, options, payload, poll_once,
-    restored,
+use crate::{
+    blocking::{block_on, poll_once},
+    rig::{SMALL, controlled, device, image, on_thread, open, options, payload, restored},
 };
 
 #[test]

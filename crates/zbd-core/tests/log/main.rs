@@ -2,6 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests may panic")]
 
+#[path = "../common/blocking.rs"]
+mod blocking;
+#[path = "../common/random.rs"]
+mod random;
+
 mod appending;
 mod cancellation;
 mod crashes;

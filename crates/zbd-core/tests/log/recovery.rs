@@ -5,8 +5,9 @@ use zbd_core::{
     log::{OnLoss, RecordId, Recovery},
 };
 
-use crate::rig::{
-    GRANULE, Image, SMALL, block_on, device, image, open, options, payload, place, restored,
+use crate::{
+    blocking::block_on,
+    rig::{GRANULE, Image, SMALL, device, image, open, options, payload, place, restored},
 };
 
 /// The ids that were found, each with its payload checked.

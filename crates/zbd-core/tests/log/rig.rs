@@ -1,14 +1,6 @@
 //! Devices for logs, and hands on what they store.
 
-use std::{
-    future::Future,
-    pin::Pin,
-    pin::pin,
-    sync::Arc,
-    task::{Context, Poll, Wake, Waker},
-    thread::{self, Thread},
-    time::Duration,
-};
+use std::{future::Future, sync::Arc, thread};
 
 use zbd_core::{
     Backend, DeviceSpec, OpenOptions, SECTOR_LEN, SectorCount, ZoneId, ZoneLog, ZonedDevice,
@@ -16,42 +8,11 @@ use zbd_core::{
 };
 use zbd_emu::{Control, EmulatedFunction};
 
+use crate::{blocking::block_on, random::Random};
+
 /// Eight zones of 64 granules each.
 pub(crate) const SMALL: &str = "emu:zones=8,zone-size=32k,block-size=512,max-append=8k,queues=1";
 pub(crate) const GRANULE: usize = 512;
-
-struct Unpark(Thread);
-
-impl Wake for Unpark {
-    fn wake(self: Arc<Self>) {
-        self.0.unpark();
-    }
-}
-
-/// The smallest executor: one future, one thread. Fails if nothing happens for long.
-pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
-    let waker = Waker::from(Arc::new(Unpark(thread::current())));
-    let mut future = pin!(future);
-    let mut patience = 0;
-    loop {
-        match future.as_mut().poll(&mut Context::from_waker(&waker)) {
-            Poll::Ready(value) => return value,
-            Poll::Pending => thread::park_timeout(Duration::from_secs(10)),
-        }
-        patience += 1;
-        assert!(patience < 100_000, "it never ends");
-    }
-}
-
-pub(crate) fn poll_once<T>(future: &mut Pin<Box<dyn Future<Output = T> + '_>>) -> Option<T> {
-    match future
-        .as_mut()
-        .poll(&mut Context::from_waker(Waker::noop()))
-    {
-        Poll::Ready(value) => Some(value),
-        Poll::Pending => None,
-    }
-}
 
 pub(crate) fn device(spec: &str) -> ZonedDevice {
     let options = OpenOptions {
@@ -150,24 +111,4 @@ pub(crate) fn place(device: &ZonedDevice, log: &ZoneLog, id: u64) -> (usize, usi
     let start = device.info().zoned().unwrap().start(zone);
     let granule = (records[0].sector.0 - start.0) / (GRANULE as u64 / SECTOR_LEN);
     (zone.0 as usize, granule as usize)
-}
-
-/// splitmix64.
-pub(crate) struct Random(u64);
-
-impl Random {
-    pub(crate) fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    pub(crate) fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
-    }
 }

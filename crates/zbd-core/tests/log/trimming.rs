@@ -2,7 +2,11 @@
 
 use zbd_core::{ErrorKind, ZoneId, ZoneLog, ZoneState, log::LogOptions, log::RecordId};
 
-use crate::rig::{Random, SMALL, block_on, device, open, options, payload};
+use crate::{
+    blocking::block_on,
+    random::Random,
+    rig::{SMALL, device, open, options, payload},
+};
 
 #[test]
 fn a_log_goes_round_its_zones_many_times() {

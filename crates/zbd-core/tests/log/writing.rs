@@ -8,7 +8,10 @@ use zbd_core::{
 };
 use zbd_emu::Fault;
 
-use crate::rig::{block_on, controlled, device, free_pages, payload, poll_once};
+use crate::{
+    blocking::{block_on, poll_once},
+    rig::{controlled, device, free_pages, payload},
+};
 
 /// Zones of 256 KiB and appends of 8 KiB.
 const SPEC: &str =
