@@ -4,18 +4,9 @@ use memmap2::{MmapOptions, MmapRaw};
 use vfio_virtio::{Iova, PciFunction};
 use zbd_core::{DmaArena, ErrorKind, HostMemory, Request, Sector, ZoneId};
 
-use crate::rig::{Rig, free_pages, merged, pattern};
+use crate::rig::{RINGS, Rig, free_pages, merged, pattern};
 
 const GEOMETRY: &str = "zones=4,zone-size=4m,block-size=512,queues=1,queue-size=64";
-
-const RINGS: [&str; 6] = [
-    "ring=split,indirect=on,in-order=off",
-    "ring=split,indirect=off,in-order=off",
-    "ring=packed,indirect=on,in-order=off",
-    "ring=packed,indirect=off,in-order=off",
-    "ring=split,indirect=on,in-order=on",
-    "ring=packed,indirect=off,in-order=on",
-];
 
 fn rig(ring: &str) -> Rig {
     Rig::stepped(&merged(GEOMETRY, ring))

@@ -18,6 +18,17 @@ use crate::{in_time::PATIENCE, random::Random};
 /// Enough for all buffers of a test and small enough to be counted page by page.
 pub(crate) const MEMORY_LEN: usize = 2 << 20;
 
+/// Rings of every kind.
+pub(crate) const RINGS: [&str; 7] = [
+    "ring=split,indirect=on,in-order=off",
+    "ring=split,indirect=off,in-order=off",
+    "ring=packed,indirect=on,in-order=off",
+    "ring=packed,indirect=off,in-order=off",
+    "ring=split,indirect=off,in-order=on",
+    "ring=packed,indirect=off,in-order=on",
+    "ring=split,indirect=on,in-order=on",
+];
+
 /// A device configuration: `options`, and for what they do not say, the environment variable
 /// `ZBD_TEST_DEVICE`, so that all tests can be run on rings of every kind.
 ///

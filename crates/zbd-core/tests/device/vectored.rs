@@ -4,19 +4,10 @@ use zbd_core::{DmaBuffer, ErrorKind, Request, Sector, ZoneId};
 
 use crate::{
     random::Random,
-    rig::{Device, Rig, merged, open_options, pattern},
+    rig::{Device, RINGS, Rig, merged, open_options, pattern},
 };
 
 const GEOMETRY: &str = "zones=4,zone-size=4m,block-size=512,queues=1,queue-size=64";
-
-const RINGS: [&str; 6] = [
-    "ring=split,indirect=on,in-order=off",
-    "ring=split,indirect=off,in-order=off",
-    "ring=packed,indirect=on,in-order=off",
-    "ring=packed,indirect=off,in-order=off",
-    "ring=split,indirect=off,in-order=on",
-    "ring=packed,indirect=off,in-order=on",
-];
 
 fn rig(ring: &str) -> Rig {
     Rig::stepped(&merged(GEOMETRY, ring))
