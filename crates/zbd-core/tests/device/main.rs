@@ -2,11 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests may panic")]
 
-#[path = "../common/blocking.rs"]
+#[path = "../harness/blocking.rs"]
 mod blocking;
-#[path = "../common/in_time.rs"]
+#[path = "../harness/in_time.rs"]
 mod in_time;
-#[path = "../common/random.rs"]
+#[path = "../harness/random.rs"]
 mod random;
 
 mod abilities;

@@ -17,7 +17,7 @@ use zbd_emu::EmulatedFunction;
 
 use crate::in_time::in_time;
 
-#[path = "../common/in_time.rs"]
+#[path = "../harness/in_time.rs"]
 mod in_time;
 
 const TASKS: u64 = 64;

@@ -2,9 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests may panic")]
 
-#[path = "../common/blocking.rs"]
+#[path = "../harness/blocking.rs"]
 mod blocking;
-#[path = "../common/random.rs"]
+#[path = "../harness/random.rs"]
 mod random;
 
 mod appending;
