@@ -5,7 +5,7 @@
 //! been written to yet, a command, a zone that is full.
 
 use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError,
+    Mutex, MutexGuard, PoisonError,
     atomic::{AtomicBool, AtomicU32, Ordering},
 };
 
@@ -16,6 +16,10 @@ use crate::{
     DeviceInfo, Error, ErrorKind, Request, Sector, SectorCount, Zone, ZoneAction, ZoneId,
     ZoneState, ZonedInfo, units::SECTOR_LEN,
 };
+
+mod books;
+
+pub(super) use books::Books;
 
 /// How many zones an error names; there can be thousands.
 const NAMED: usize = 16;
@@ -502,78 +506,6 @@ impl Accounts {
     fn ledger(&self) -> MutexGuard<'_, Ledger> {
         // No code that can panic runs under the lock.
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// The accounts and what the device is like, for those who only keep them.
-#[derive(Clone, Debug)]
-pub(super) struct Books {
-    accounts: Arc<Accounts>,
-    /// Of which the zones are what they were when the device was opened.
-    info: Arc<DeviceInfo>,
-}
-
-impl Books {
-    pub(super) fn new(info: &Arc<DeviceInfo>) -> Self {
-        Self {
-            accounts: Arc::new(Accounts::new(info)),
-            info: Arc::clone(info),
-        }
-    }
-
-    #[inline]
-    pub(super) fn accounts(&self) -> &Accounts {
-        &self.accounts
-    }
-
-    /// The zones as they were when the device was opened.
-    #[inline]
-    pub(super) fn zoned(&self) -> Option<&ZonedInfo> {
-        self.info.zoned.as_ref()
-    }
-
-    /// As [`ended`](Self::ended), but that nothing is done and false comes back if anybody would have
-    /// to be told of it. For accounts that one thread keeps.
-    #[inline(always)]
-    pub(super) fn ended_in_silence(&self, flight: Flight, place: Option<Sector>) -> bool {
-        let accounts = &*self.accounts;
-        let zoned = self.info.zoned.as_ref();
-        if accounts.is_of_note(flight, place, zoned).is_some() {
-            return false;
-        }
-        let Some(cell) = accounts.cells.get(flight.zone as usize) else {
-            return true;
-        };
-        let in_flight = cell.in_flight.load(Ordering::Relaxed);
-        if in_flight == 1 {
-            return false;
-        }
-        // Relaxed: nobody else changes or looks at it.
-        cell.in_flight
-            .store(in_flight.wrapping_sub(1), Ordering::Relaxed);
-        true
-    }
-
-    /// Counts a request that is about to be submitted.
-    #[inline]
-    pub(super) fn begun(&self, request: &Request) -> Flight {
-        let flight = Accounts::flight(request, self.info.zoned.as_ref());
-        self.accounts.begun(flight);
-        flight
-    }
-
-    /// Takes note of how a request ended: where, if it was carried out. To be done before anybody
-    /// can see that it has, because whoever does may count on what it did; what comes back is to be
-    /// [told](Self::tell) when nothing is locked.
-    #[inline]
-    pub(super) fn ended(&self, flight: Flight, place: Option<Sector>) -> Tidings {
-        self.accounts.ended(flight, place, self.info.zoned.as_ref())
-    }
-
-    /// Wakes those whom it concerns.
-    #[inline]
-    pub(super) fn tell(&self, tidings: Tidings) {
-        self.accounts.tell(tidings);
     }
 }
 
