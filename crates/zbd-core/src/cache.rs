@@ -59,15 +59,15 @@ pub(crate) fn set(
         WriteCache::Writeback => 1,
         WriteCache::Writethrough => 0,
     };
-    running.write_config_u8(WRITEBACK, value)?;
-    if get(device, info)? != mode {
-        return Err(Error::new(
-            ErrorKind::Protocol,
+    running.write_config_u8(WRITEBACK, value).map_err(|error| {
+        let error = Error::from(error);
+        Error::new(
+            error.kind(),
             format!(
                 "{} was told to switch its write cache to {mode} mode and did not; flush what has to be durable",
                 info.name
             ),
-        ));
-    }
-    Ok(())
+        )
+        .with_source(error)
+    })
 }

@@ -8,7 +8,7 @@ use std::{
 
 use super::watch::{Notices, Watch};
 use crate::{
-    DmaArena, Error, ErrorKind, Features, HostMemory, PciFunction, Result,
+    DmaArena, Error, ErrorKind, Features, HostMemory, PciFunction, Result, Width,
     queue::{Format, QueueMemory},
     transport::{Notification, Transport, status},
 };
@@ -26,6 +26,8 @@ pub(crate) struct Core {
     pub(super) watch: OnceLock<Watch>,
     /// The queues. Whoever sets up or resets a queue or the device holds this lock.
     queues: Mutex<Vec<QueueLife>>,
+    /// What was written into the configuration, by offset. Changed with `queues` locked.
+    written: Mutex<Vec<(u64, u8)>>,
     /// Memory of others that was mapped for the device while it was open.
     registered: Mutex<Vec<DmaArena>>,
     /// Memory that the device may still use though its owner has gone. Freed by a reset only.
@@ -75,6 +77,7 @@ impl Core {
             config_vector: OnceLock::new(),
             watch: OnceLock::new(),
             queues: Mutex::default(),
+            written: Mutex::default(),
             registered: Mutex::default(),
             abandoned: Mutex::default(),
         }
@@ -169,6 +172,32 @@ impl Core {
         self.queues().len() as u16
     }
 
+    /// Writes a byte of the configuration, now and after each reset.
+    pub(super) fn write_config_u8(&self, offset: u64, value: u8) -> Result<()> {
+        let _no_reset = self.queues();
+        self.put_config_u8(offset, value)?;
+        let mut written = lock(&self.written);
+        written.retain(|(known, _)| *known != offset);
+        written.push((offset, value));
+        Ok(())
+    }
+
+    fn put_config_u8(&self, offset: u64, value: u8) -> Result<()> {
+        let value = u32::from(value);
+        self.transport.write_config(offset, Width::Byte, value)?;
+        let is = self.transport.read_config(offset, Width::Byte)?;
+        if is == value {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Protocol,
+            format!(
+                "{}: byte {offset:#x} of the configuration was set to {value} and is {is}",
+                self.function.name()
+            ),
+        ))
+    }
+
     fn set_up(&self, index: u16, memory: QueueMemory, vector: Option<u16>) -> Result<Setup> {
         let (size, rings) = (memory.size(), memory.addresses());
         match self
@@ -255,6 +284,9 @@ impl Core {
             ));
         }
         Self::settle(&self.transport, &name, offered, self.features)?;
+        for (offset, value) in &*lock(&self.written) {
+            self.put_config_u8(*offset, *value)?;
+        }
         for (queue, index) in queues.iter_mut().zip(0..) {
             if !queue.is_retired {
                 let memory = self.memory_for(queue)?;

@@ -327,14 +327,14 @@ impl RunningDevice {
     }
 
     /// Writes the byte at `offset` of the device configuration, where the device type has fields
-    /// that a driver may write.
+    /// that a driver may write, and looks whether it is there. A device forgets it with a reset;
+    /// [`recover`](Self::recover) writes it again. Waits while the device is being reset.
     ///
     /// # Errors
-    /// [`ErrorKind::Protocol`] when the configuration ends before the field.
+    /// [`ErrorKind::Protocol`] when the configuration ends before the field, or the field does not
+    /// keep the value: what it was written before is what `recover` writes then.
     pub fn write_config_u8(&self, offset: u64, value: u8) -> Result<()> {
-        self.core
-            .transport
-            .write_config(offset, Width::Byte, value.into())
+        self.core.write_config_u8(offset, value)
     }
 
     /// Whether the device still works.
@@ -364,7 +364,8 @@ impl RunningDevice {
     }
 
     /// Resets the device, which ends all requests of all queues and makes it let go of their
-    /// memory, and sets it up again as it was. Each queue's owner then takes up its part with
+    /// memory, and sets it up again as it was, what was written into its configuration included.
+    /// Each queue's owner then takes up its part with
     /// [`Virtqueue::renew`].
     ///
     /// Takes as long as the device takes to finish what it cannot break off.

@@ -12,7 +12,7 @@ use tokio::sync::broadcast;
 use vfio_virtio::{DmaArena, DmaBuffer, RunningDevice};
 
 use super::accounts::Accounts;
-use crate::{Completion, DeviceEvent, DeviceInfo, Request, Result, Sector, ZonedInfo};
+use crate::{Completion, DeviceEvent, DeviceInfo, Request, Result, Sector, WriteCache, ZonedInfo};
 
 /// What drives the queues of a [`ZonedDevice`](crate::ZonedDevice): [`Lanes`](crate::Lanes), which are
 /// threads of their own, or [`Local`](crate::Local), the one thread that uses the device.
@@ -62,6 +62,8 @@ pub trait Drive: Clone {
     fn events(&self) -> broadcast::Receiver<DeviceEvent>;
 
     fn recover(&self) -> impl Future<Output = Result<()>>;
+
+    fn set_write_cache(&self, mode: WriteCache) -> impl Future<Output = Result<()>>;
 
     fn doorbells(&self) -> u64;
 }

@@ -20,7 +20,7 @@ use super::{
     slots::Slots,
 };
 use crate::{
-    Completion, Error, ErrorKind, IoQueue, Request, Result, WaitPolicy,
+    Completion, Error, ErrorKind, IoQueue, Request, Result, WaitPolicy, WriteCache,
     io_queue::{CHECK_TIME, LOOKS_PER_PAUSE, NAP},
     wait::{Alarm, Sleeper, SpinBudget},
 };
@@ -34,6 +34,7 @@ const LATE_TIME: Duration = Duration::from_millis(20);
 pub(super) enum Control {
     /// Resets the device.
     Recover,
+    SetWriteCache(WriteCache),
     /// Attends to what the device has announced.
     Attend,
 }
@@ -141,6 +142,7 @@ impl Lane {
         for (control, done) in controls {
             let outcome = match control {
                 Control::Recover => queue.recover(),
+                Control::SetWriteCache(mode) => queue.set_write_cache(mode),
                 Control::Attend => Ok(()),
             };
             // Whoever asked may have gone.

@@ -23,7 +23,9 @@ use super::{
     lane::{self, Control, Lane},
     slots::Slot,
 };
-use crate::{DeviceEvent, DeviceInfo, Error, ErrorKind, IoQueue, Request, Result, ZonedInfo};
+use crate::{
+    DeviceEvent, DeviceInfo, Error, ErrorKind, IoQueue, Request, Result, WriteCache, ZonedInfo,
+};
 
 /// How many events a receiver may be behind; the oldest go first.
 const EVENTS_KEPT: usize = 16;
@@ -213,6 +215,14 @@ impl Drive for Lanes {
             outcome = outcome.and(done);
         }
         outcome
+    }
+
+    async fn set_write_cache(&self, mode: WriteCache) -> Result<()> {
+        // Where the device is reset, too: that can take time.
+        match self.0.lanes.first() {
+            Some(driven) => driven.lane.control(Control::SetWriteCache(mode)).await,
+            None => Ok(()),
+        }
     }
 
     fn doorbells(&self) -> u64 {

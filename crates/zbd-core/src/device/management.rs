@@ -104,7 +104,9 @@ impl<D: Driver> ZonedDevice<D> {
     }
 
     /// Switches the mode of the device's write cache. When it is writethrough, all that was
-    /// completed before the call is durable, and so is whatever is begun after it and completed.
+    /// completed before the call is durable, and so is whatever is begun after it and completed. The
+    /// mode outlives a [`recover`](Self::recover); where the device does not take it up again, that
+    /// fails.
     ///
     /// # Errors
     /// - [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported): the cache cannot be switched.
@@ -115,7 +117,7 @@ impl<D: Driver> ZonedDevice<D> {
     /// The mode is switched when the future is first polled; what was completed before may stay
     /// volatile.
     pub async fn set_write_cache(&self, mode: WriteCache) -> Result<()> {
-        cache::set(self.driver.device()?.as_deref(), &self.info(), mode)?;
+        self.driver.set_write_cache(mode).await?;
         if mode == WriteCache::Writethrough {
             // Switching commits nothing (VIRTIO 1.3, 5.2.6.1).
             self.flush().await?;

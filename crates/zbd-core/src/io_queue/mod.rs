@@ -298,7 +298,8 @@ impl IoQueue {
     /// Switches the mode of the device's write cache, for all of its queues.
     ///
     /// A write in flight meanwhile may end in either mode. Writes that were completed in writeback
-    /// mode are made durable by a flush only, not by switching to writethrough.
+    /// mode are made durable by a flush only, not by switching to writethrough. The mode outlives a
+    /// [`recover`](Self::recover); where the device does not take it up again, that fails.
     ///
     /// # Errors
     /// - [`ErrorKind::Unsupported`]: the cache cannot be switched (no CONFIG_WCE).

@@ -1,10 +1,17 @@
 //! What is made of what a device states of itself, however odd.
 
+use std::thread;
+
 use zbd_core::{
-    ErrorKind, Request, Sector, SectorCount, WriteCache, ZoneAction, ZoneId, ZonedDevice,
+    ErrorKind, OpenOptions, Request, Sector, SectorCount, WriteCache, ZoneAction, ZoneId,
+    ZonedDevice,
 };
 
-use crate::{blocking::block_on, disguise::Disguise, rig::Rig};
+use crate::{
+    blocking::block_on,
+    disguise::Disguise,
+    rig::{Device, Rig, open_options},
+};
 
 // Feature bits (VIRTIO 1.3, 5.2.3).
 pub(crate) const SIZE_MAX: u32 = 1;
@@ -458,4 +465,45 @@ fn a_cache_that_stays_as_it_was_is_a_broken_promise() {
     assert_eq!(error.kind(), ErrorKind::Protocol);
     assert!(error.to_string().contains("flush"), "{error}");
     assert_eq!(rig.queue.write_cache().unwrap(), WriteCache::Writeback);
+}
+
+#[test]
+fn the_mode_of_the_cache_outlives_a_reset() {
+    let mut rig = Rig::threaded(PLAIN);
+    let modes = [WriteCache::Writethrough, WriteCache::Writeback];
+    for mode in modes {
+        rig.queue.set_write_cache(mode).unwrap();
+        rig.queue.recover().unwrap();
+        assert_eq!(rig.queue.write_cache().unwrap(), mode);
+    }
+    let shared = ZonedDevice::from_queues(vec![rig.queue]).unwrap();
+    for mode in modes {
+        block_on(shared.set_write_cache(mode)).unwrap();
+        block_on(shared.recover()).unwrap();
+        assert_eq!(shared.write_cache().unwrap(), mode);
+    }
+}
+
+/// Resets and switches of several threads: a device that forgets the mode with a reset never seems to
+/// have refused it.
+#[test]
+fn the_cache_is_switched_while_the_device_is_reset() {
+    let mut device = Device::threaded(PLAIN);
+    let options = OpenOptions {
+        queues: 2,
+        ..open_options()
+    };
+    let mut queues = device.open(options).unwrap();
+    let mut other = queues.pop().unwrap();
+    let mut queue = queues.pop().unwrap();
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            for _ in 0..50 {
+                other.recover().unwrap();
+            }
+        });
+        for mode in [WriteCache::Writethrough, WriteCache::Writeback].repeat(500) {
+            queue.set_write_cache(mode).unwrap();
+        }
+    });
 }

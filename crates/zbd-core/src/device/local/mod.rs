@@ -23,7 +23,8 @@ use super::{
     driver::{Drive, Driver, Finished, Place},
 };
 use crate::{
-    DeviceEvent, DeviceInfo, Error, ErrorKind, IoQueue, Request, Result, Sector, ZonedInfo,
+    DeviceEvent, DeviceInfo, Error, ErrorKind, IoQueue, Request, Result, Sector, WriteCache,
+    ZonedInfo,
 };
 
 mod park;
@@ -410,6 +411,10 @@ impl Drive for Local {
             core.turn(&self.0);
         });
         outcome
+    }
+
+    async fn set_write_cache(&self, mode: WriteCache) -> Result<()> {
+        self.0.core.borrow_mut().queue.set_write_cache(mode)
     }
 
     fn doorbells(&self) -> u64 {
