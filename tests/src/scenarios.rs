@@ -103,6 +103,7 @@ macro_rules! guest_scenarios {
                     late_completions_are_nobodys,
                     reset_ends_the_requests_of_all_queues,
                     tasks_learn_of_a_stall_and_go_on_after_it,
+                    mode_of_the_cache_outlives_a_reset,
                     device_that_asks_for_a_reset_gets_it,
                 }
                 kernel_backend {

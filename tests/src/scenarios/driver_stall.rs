@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use tokio::task::JoinSet;
 use zbd_core::{
     Completion, DeviceEvent, DmaArena, DmaBuffer, Error, ErrorKind, IoQueue, OpenOptions, Request,
-    Sector, Zone, ZoneId, ZonedDevice, ZonedInfo,
+    Sector, WriteCache, Zone, ZoneId, ZonedDevice, ZonedInfo,
 };
 
 use super::Context;
@@ -419,5 +419,18 @@ pub(super) fn device_that_asks_for_a_reset_gets_it(context: &mut Context) -> Res
     ensure!(queue.next_event() == Some(DeviceEvent::Reset));
     let now = Hoard::take(&memory).0.len();
     ensure!(now == all, "{now} of {all} buffers");
+    ensure_works(&mut queue, &[])
+}
+
+/// QEMU forgets it with the reset, as a device may.
+pub(super) fn mode_of_the_cache_outlives_a_reset(context: &mut Context) -> Result<()> {
+    let claim = context.claim("main")?;
+    let mut queue = one_queue(&claim)?;
+    for mode in [WriteCache::Writethrough, WriteCache::Writeback] {
+        queue.set_write_cache(mode)?;
+        queue.recover().context("recover")?;
+        let now = queue.write_cache()?;
+        ensure!(now == mode, "{mode} became {now}");
+    }
     ensure_works(&mut queue, &[])
 }

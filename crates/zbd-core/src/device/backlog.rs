@@ -81,6 +81,11 @@ impl Backlog {
         self.0.push_back((due, submission));
     }
 
+    /// The request that has waited longest.
+    pub(super) fn take(&mut self) -> Option<Submission> {
+        self.0.pop_front().map(|(_, submission)| submission)
+    }
+
     /// Ends, by `end`, what has waited for too long.
     pub(super) fn expire(&mut self, mut end: impl FnMut(Completion)) {
         if self.0.is_empty() {

@@ -222,6 +222,9 @@ pub(super) fn drive(lane: &Lane, mut queue: IoQueue, sleeper: Sleeper, shared: O
         if let Some(why) = queue.is_gone() {
             // What owns the device goes: it may be wanted back, and whoever wants it waits.
             let _ = lane.end.set(why.to_owned());
+            while let Some(submission) = backlog.take() {
+                lane.refuse(submission);
+            }
             return;
         }
         if busy || found {

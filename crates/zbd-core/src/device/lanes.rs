@@ -121,13 +121,25 @@ impl Lanes {
         Ok(Self(Arc::new(engine)))
     }
 
-    /// The lane that takes the next request.
-    fn lane(&self) -> &Lane {
-        let next = match self.0.lanes.len() {
+    /// A free slot: of the lane whose turn it is, or of the next that has one. If there is none, the
+    /// lane to wait at.
+    fn place(&self) -> Result<LaneSlot<'_>, &Lane> {
+        let lanes = &self.0.lanes;
+        let turn = match lanes.len() {
             1 => 0,
-            lanes => self.0.next.fetch_add(1, Ordering::Relaxed) % lanes,
+            count => self.0.next.fetch_add(1, Ordering::Relaxed) % count,
         };
-        &self.0.lanes[next].lane
+        let (later, first) = lanes.split_at(turn);
+        let mut full = None;
+        for Driven { lane, .. } in first.iter().chain(later) {
+            match lane.slots().try_acquire() {
+                Ok(Some(slot)) => return Ok(LaneSlot { lane, slot }),
+                Ok(None) => full = full.or(Some(lane)),
+                // Its thread has ended; others may go on.
+                Err(_) => {}
+            }
+        }
+        Err(full.unwrap_or(&lanes[turn].lane))
     }
 }
 
@@ -149,19 +161,22 @@ impl Drive for Lanes {
     type Slot<'a> = LaneSlot<'a>;
 
     async fn run<R: Into<Request>>(&self, request: R, timeout: Option<Duration>) -> Finished {
-        let lane = self.lane();
-        let Some(slot) = lane.slots().acquire().await else {
-            return Err(lane.ended().with_buffer(request.into().into_buffer()));
+        let place = match self.place() {
+            Ok(place) => place,
+            Err(lane) => match lane.slots().acquire().await {
+                Some(slot) => LaneSlot { lane, slot },
+                None => return Err(lane.ended().with_buffer(request.into().into_buffer())),
+            },
         };
-        lane.submit(slot.token(), request.into(), timeout);
-        driver::completion(LaneSlot { lane, slot }).await
+        self.submit(&place, request.into(), timeout);
+        driver::completion(place).await
     }
 
     fn try_acquire(&self) -> Result<Option<LaneSlot<'_>>> {
-        let lane = self.lane();
-        match lane.slots().try_acquire() {
-            Ok(slot) => Ok(slot.map(|slot| LaneSlot { lane, slot })),
-            Err(_) => Err(lane.ended()),
+        match self.place() {
+            Ok(slot) => Ok(Some(slot)),
+            Err(lane) if lane.slots().is_closed() => Err(lane.ended()),
+            Err(_) => Ok(None),
         }
     }
 

@@ -69,6 +69,11 @@ impl Slots {
         }
     }
 
+    /// Whether nobody can acquire a slot any more.
+    pub(super) fn is_closed(&self) -> bool {
+        self.permits.is_closed()
+    }
+
     fn take(&self, permit: SemaphorePermit<'_>) -> Option<Slot<'_>> {
         let id = self.free.pop()?;
         permit.forget();

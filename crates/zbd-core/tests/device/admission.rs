@@ -4,7 +4,8 @@
 use std::{future::Future, pin::Pin, time::Duration};
 
 use zbd_core::{
-    Appended, DeviceEvent, DmaBuffer, Driver, Error, ErrorKind, Result, Sector, ZoneId, ZonedDevice,
+    Appended, DeviceEvent, DmaBuffer, Driver, Error, ErrorKind, OpenOptions, Result, Sector,
+    ZoneId, ZonedDevice,
 };
 use zbd_emu::Fault;
 
@@ -242,6 +243,8 @@ fn barriers_and_requests_on_a_device_that_goes_end() {
             rig.control.unplug();
             let error = block_on(waiting).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::DeviceGone);
+            // What the device was never shown is not lost with it.
+            assert!(error.into_buffer().is_some());
             let error = block_on(barrier).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::DeviceGone);
         }
@@ -353,6 +356,37 @@ fn what_cannot_be_begun_at_once_comes_back_with_its_buffer() {
     for end in held {
         block_on(end).unwrap();
     }
+}
+
+/// Whichever lane it is whose turn has come.
+#[test]
+fn a_slot_of_any_lane_will_do() {
+    in_time(|| {
+        let mut rig = Device::threaded("zones=8,zone-size=64k,queues=2,queue-size=8");
+        let options = OpenOptions {
+            queues: 2,
+            ..open_options()
+        };
+        let device = ZonedDevice::from_queues(rig.open(options).unwrap()).unwrap();
+        let begin = || device.try_read_into(Sector(0), device.buffer(4096).unwrap());
+        let mut ends: Vec<_> = std::iter::from_fn(|| begin().ok()).collect();
+        let slots = ends.len();
+        for _ in 0..5 {
+            // They were begun on the lanes in turn: these are of one.
+            for at in [2, 0] {
+                block_on(ends.remove(at)).unwrap();
+            }
+            // What is awaited finds one of them, and so does what is tried.
+            block_on(device.read(Sector(0), 4096)).unwrap();
+            ends.extend([begin().unwrap(), begin().unwrap()]);
+            assert_eq!(ends.len(), slots);
+            refused(
+                begin().err().unwrap(),
+                ErrorKind::QueueFull,
+                "wait for a slot",
+            );
+        }
+    });
 }
 
 #[test]

@@ -15,7 +15,10 @@ use zbd_core::{
     on_thread_park, on_thread_park_with_io,
 };
 
-use crate::rig::{Device, open_options, wait_until};
+use crate::{
+    in_time::in_time,
+    rig::{Device, open_options, wait_until},
+};
 
 const GEOMETRY: &str = "zones=4,zone-size=1m,queues=1,queue-size=16";
 
@@ -251,4 +254,41 @@ fn who_waits_for_orphans_is_kept_awake() {
             assert_eq!(pointer, Some(Sector(2048 + 24)), "{wait} {with_io}");
         }
     }
+}
+
+/// The device returns their memory when nobody awaits a request any more, and the executor has nothing
+/// to do.
+#[test]
+fn who_waits_for_the_memory_of_late_requests_gets_it() {
+    in_time(|| {
+        for wait in [WaitPolicy::Poll, WaitPolicy::Interrupt] {
+            for with_io in [false, true] {
+                let mut device = Device::threaded(GEOMETRY);
+                let local = open(&mut device, wait);
+                let mut builder = Builder::new_current_thread();
+                match with_io {
+                    false => builder.on_thread_park(on_thread_park),
+                    true => builder.enable_io().on_thread_park(on_thread_park_with_io),
+                };
+                let runtime = builder.build().unwrap();
+                device.control.hold();
+                let timed = local.with_timeout(Some(Duration::from_millis(1)));
+                runtime.block_on(async {
+                    for _ in 0..3 {
+                        let error = append(&timed, 1).await.unwrap_err();
+                        assert_eq!(error.kind(), ErrorKind::Timeout);
+                    }
+                });
+                let all: Vec<_> = std::iter::from_fn(|| local.buffer(4096).ok()).collect();
+                assert!(!all.is_empty());
+                let control = device.control.clone();
+                let releasing = thread::spawn(move || {
+                    thread::sleep(Duration::from_millis(20));
+                    control.release();
+                });
+                runtime.block_on(local.wait_for_buffer(4096)).unwrap();
+                releasing.join().unwrap();
+            }
+        }
+    });
 }

@@ -302,10 +302,12 @@ impl Thread {
         });
     }
 
-    /// How many requests are in flight or on their way.
+    /// How many requests are in flight or on their way. Those whose time was up count as one if
+    /// somebody waits for what comes of others': it may be their memory.
     fn expected(&self) -> usize {
         let core = self.core.borrow();
-        core.queue.in_flight() + usize::from(!core.backlog.is_empty())
+        let is_late = core.queue.has_expired() && !self.kept.borrow().is_empty();
+        core.queue.in_flight() + usize::from(is_late) + usize::from(!core.backlog.is_empty())
     }
 }
 
