@@ -212,4 +212,13 @@ impl<D: Driver> ZonedDevice<D> {
         };
         better.with_buffer(error.into_buffer())
     }
+
+    /// As [`explain`](Self::explain), for a write at `at`.
+    #[cold]
+    pub(super) async fn explain_at(&self, at: Sector, error: Error) -> Error {
+        match self.limited_zone(at) {
+            Some(zone) => self.explain(zone, error).await,
+            None => error,
+        }
+    }
 }

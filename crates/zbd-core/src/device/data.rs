@@ -68,11 +68,8 @@ impl<D: Driver> ZonedDevice<D> {
 
     /// Writes what one request can take.
     pub(super) async fn write_one(&self, at: Sector, buffer: DmaBuffer) -> Result<DmaBuffer> {
-        let Some(zone) = self.limited_zone(at) else {
-            let (_, buffer) = self.run(Write { at, buffer }).await?;
-            return owned(buffer);
-        };
-        if !self.driver.accounts().is_admitted(zone)
+        if let Some(zone) = self.limited_zone(at)
+            && !self.driver.accounts().is_admitted(zone)
             && self.allows_write(at, &buffer)
             && let Err(error) = Box::pin(self.admit(zone)).await
         {
@@ -80,7 +77,7 @@ impl<D: Driver> ZonedDevice<D> {
         }
         match self.run(Write { at, buffer }).await {
             Ok((_, buffer)) => owned(buffer),
-            Err(error) => Err(Box::pin(self.explain(zone, error)).await),
+            Err(error) => Err(Box::pin(self.explain_at(at, error)).await),
         }
     }
 
