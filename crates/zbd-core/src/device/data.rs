@@ -1,13 +1,13 @@
 //! Reading and writing.
-//!
-//! What seldom happens has a future of its own on the heap: the futures of requests stay short, for
-//! they are moved about.
 
 use std::future::Future;
 
 use vfio_virtio::DmaBuffer;
 
-use super::{Appended, Driver, ZonedDevice, driver, owned};
+use super::{
+    Appended, Driver, ZonedDevice, driver, owned,
+    quick::{Detour, Direct, Quick},
+};
 use crate::{Error, ErrorKind, Request, Result, Sector, ZoneId};
 
 impl<D: Driver> ZonedDevice<D> {
@@ -26,20 +26,31 @@ impl<D: Driver> ZonedDevice<D> {
     ///
     /// # Cancellation
     /// See [`ZonedDevice`].
-    pub async fn append(&self, zone: ZoneId, buffer: DmaBuffer) -> Result<Appended> {
-        if !self.driver.accounts().is_admitted(zone)
-            && self.allows_append(zone, &buffer)
-            && let Err(error) = Box::pin(self.admit(zone)).await
-        {
-            return Err(error.with_buffer(Some(buffer)));
-        }
-        match self.run(Append { zone, buffer }).await {
-            Ok((sector, buffer)) => Ok(Appended {
-                sector,
-                buffer: owned(buffer)?,
-            }),
-            Err(error) => Err(Box::pin(self.explain(zone, error)).await),
-        }
+    #[inline]
+    pub fn append(
+        &self,
+        zone: ZoneId,
+        buffer: DmaBuffer,
+    ) -> impl Future<Output = Result<Appended>> + use<'_, D> {
+        Direct::new(self, Append { zone, buffer }, Self::append_slowly)
+    }
+
+    async fn append_slowly(&self, detour: Detour<Append>) -> Result<Appended> {
+        let (zone, error) = match detour {
+            Detour::Before(Append { zone, buffer }) => {
+                if self.allows_append(zone, &buffer)
+                    && let Err(error) = self.admit(zone).await
+                {
+                    return Err(error.with_buffer(Some(buffer)));
+                }
+                match self.run(Append { zone, buffer }).await {
+                    Ok((sector, buffer)) => return Append::output(sector, buffer),
+                    Err(error) => (zone, error),
+                }
+            }
+            Detour::After(zone, error) => (zone, error),
+        };
+        Err(self.explain(zone, error).await)
     }
 
     /// Writes the whole buffer from `at` on and gives it back.
@@ -59,26 +70,50 @@ impl<D: Driver> ZonedDevice<D> {
     ///
     /// # Cancellation
     /// See [`ZonedDevice`].
-    pub async fn write(&self, at: Sector, buffer: DmaBuffer) -> Result<DmaBuffer> {
-        if self.is_large(&buffer) {
-            return Box::pin(self.write_large(at, buffer)).await;
+    #[inline]
+    pub fn write(
+        &self,
+        at: Sector,
+        buffer: DmaBuffer,
+    ) -> impl Future<Output = Result<DmaBuffer>> + use<'_, D> {
+        Direct::new(self, Write { at, buffer }, Self::write_slowly)
+    }
+
+    async fn write_slowly(&self, detour: Detour<Write>) -> Result<DmaBuffer> {
+        match detour {
+            Detour::Before(Write { at, buffer }) if self.is_large(&buffer) => {
+                self.write_large(at, buffer).await
+            }
+            detour => self.write_one_slowly(detour).await,
         }
-        self.write_one(at, buffer).await
     }
 
     /// Writes what one request can take.
-    pub(super) async fn write_one(&self, at: Sector, buffer: DmaBuffer) -> Result<DmaBuffer> {
-        if let Some(zone) = self.limited_zone(at)
-            && !self.driver.accounts().is_admitted(zone)
-            && self.allows_write(at, &buffer)
-            && let Err(error) = Box::pin(self.admit(zone)).await
-        {
-            return Err(error.with_buffer(Some(buffer)));
-        }
-        match self.run(Write { at, buffer }).await {
-            Ok((_, buffer)) => owned(buffer),
-            Err(error) => Err(Box::pin(self.explain_at(at, error)).await),
-        }
+    pub(super) fn write_one(
+        &self,
+        at: Sector,
+        buffer: DmaBuffer,
+    ) -> impl Future<Output = Result<DmaBuffer>> + use<'_, D> {
+        Direct::new(self, Write { at, buffer }, Self::write_one_slowly)
+    }
+
+    async fn write_one_slowly(&self, detour: Detour<Write>) -> Result<DmaBuffer> {
+        let (at, error) = match detour {
+            Detour::Before(Write { at, buffer }) => {
+                if let Some(zone) = self.limited_zone(at)
+                    && self.allows_write(at, &buffer)
+                    && let Err(error) = self.admit(zone).await
+                {
+                    return Err(error.with_buffer(Some(buffer)));
+                }
+                match self.run(Write { at, buffer }).await {
+                    Ok((sector, buffer)) => return Write::output(sector, buffer),
+                    Err(error) => (at, error),
+                }
+            }
+            Detour::After(at, error) => (at, error),
+        };
+        Err(self.explain_at(at, error).await)
     }
 
     /// Reads `len_bytes` from `at` on into a buffer of the device's DMA memory.
@@ -104,11 +139,20 @@ impl<D: Driver> ZonedDevice<D> {
     ///
     /// # Cancellation
     /// See [`ZonedDevice`].
-    pub async fn read_into(&self, at: Sector, buffer: DmaBuffer) -> Result<DmaBuffer> {
-        if self.is_large(&buffer) {
-            return Box::pin(self.read_large(at, buffer)).await;
+    #[inline]
+    pub fn read_into(
+        &self,
+        at: Sector,
+        buffer: DmaBuffer,
+    ) -> impl Future<Output = Result<DmaBuffer>> + use<'_, D> {
+        Direct::new(self, Read { at, buffer }, Self::read_slowly)
+    }
+
+    async fn read_slowly(&self, detour: Detour<Read>) -> Result<DmaBuffer> {
+        match detour {
+            Detour::Before(Read { at, buffer }) => self.read_large(at, buffer).await,
+            Detour::After((), error) => Err(error),
         }
-        self.read_one(at, buffer).await
     }
 
     /// Reads what one request can take.
@@ -271,8 +315,6 @@ impl<D: Driver> ZonedDevice<D> {
     }
 }
 
-// What becomes a request of a kind that is known when compiling.
-
 struct Append {
     zone: ZoneId,
     buffer: DmaBuffer,
@@ -286,6 +328,68 @@ struct Write {
 struct Read {
     at: Sector,
     buffer: DmaBuffer,
+}
+
+impl Quick for Append {
+    type Rest = ZoneId;
+    type Output = Appended;
+
+    #[inline]
+    fn rest(&self) -> ZoneId {
+        self.zone
+    }
+
+    #[inline]
+    fn is_quick<D: Driver>(&self, device: &ZonedDevice<D>) -> bool {
+        device.driver.accounts().is_admitted(self.zone)
+    }
+
+    #[inline]
+    fn output(sector: Sector, buffer: Option<DmaBuffer>) -> Result<Appended> {
+        Ok(Appended {
+            sector,
+            buffer: owned(buffer)?,
+        })
+    }
+}
+
+impl Quick for Write {
+    type Rest = Sector;
+    type Output = DmaBuffer;
+
+    #[inline]
+    fn rest(&self) -> Sector {
+        self.at
+    }
+
+    #[inline]
+    fn is_quick<D: Driver>(&self, device: &ZonedDevice<D>) -> bool {
+        let is_admitted = |zone| device.driver.accounts().is_admitted(zone);
+        !device.is_large(&self.buffer) && device.limited_zone(self.at).is_none_or(is_admitted)
+    }
+
+    #[inline]
+    fn output(_: Sector, buffer: Option<DmaBuffer>) -> Result<DmaBuffer> {
+        owned(buffer)
+    }
+}
+
+impl Quick for Read {
+    type Rest = ();
+    type Output = DmaBuffer;
+
+    #[inline]
+    fn rest(&self) {}
+
+    #[inline]
+    fn is_quick<D: Driver>(&self, device: &ZonedDevice<D>) -> bool {
+        !device.is_large(&self.buffer)
+    }
+
+    #[inline]
+    fn output(_: Sector, buffer: Option<DmaBuffer>) -> Result<DmaBuffer> {
+        owned(buffer)
+    }
 }
 
 impl From<Append> for Request {

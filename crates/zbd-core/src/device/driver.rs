@@ -25,6 +25,11 @@ pub trait Drive: Clone {
     where
         Self: 'a;
 
+    /// A request on its way. Nothing in it needs to be pinned.
+    type Run<'a, R: Into<Request> + 'a>: Future<Output = Finished> + Unpin
+    where
+        Self: 'a;
+
     /// Runs `request` and waits for its end.
     ///
     /// The first wait is for a slot, first come, first served; until then nothing has happened, and a
@@ -32,11 +37,20 @@ pub trait Drive: Clone {
     ///
     /// What becomes the request is turned into it where it is submitted, so that all paths but that of
     /// its kind fold away.
-    fn run<R: Into<Request>>(
-        &self,
+    fn run<'a, R: Into<Request> + 'a>(
+        &'a self,
         request: R,
         timeout: Option<Duration>,
-    ) -> impl Future<Output = Finished>;
+    ) -> Self::Run<'a, R>;
+
+    /// Submits `request` and polls its slot for the first time; if none is free, or others wait for
+    /// one, the request comes back.
+    fn begin<'a, R: Into<Request>>(
+        &'a self,
+        request: R,
+        timeout: Option<Duration>,
+        cx: &mut Context<'_>,
+    ) -> std::result::Result<(Self::Slot<'a>, Poll<Finished>), R>;
 
     /// A slot, if one is free and nobody waits for it.
     fn try_acquire(&self) -> Result<Option<Self::Slot<'_>>>;

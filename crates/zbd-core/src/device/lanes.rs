@@ -19,13 +19,17 @@ use vfio_virtio::{DmaArena, RunningDevice};
 
 use super::{
     accounts::{Accounts, Books},
-    driver::{self, Drive, Driver, Finished, Place},
+    driver::{Drive, Driver, Finished, Place},
     lane::{self, Control, Lane},
     slots::Slot,
 };
 use crate::{
     DeviceEvent, DeviceInfo, Error, ErrorKind, IoQueue, Request, Result, WriteCache, ZonedInfo,
 };
+
+mod run;
+
+use run::Run;
 
 /// How many events a receiver may be behind; the oldest go first.
 const EVENTS_KEPT: usize = 16;
@@ -159,17 +163,28 @@ impl Driver for Lanes {}
 
 impl Drive for Lanes {
     type Slot<'a> = LaneSlot<'a>;
+    type Run<'a, R: Into<Request> + 'a> = Run<'a, R>;
 
-    async fn run<R: Into<Request>>(&self, request: R, timeout: Option<Duration>) -> Finished {
-        let place = match self.place() {
-            Ok(place) => place,
-            Err(lane) => match lane.slots().acquire().await {
-                Some(slot) => LaneSlot { lane, slot },
-                None => return Err(lane.ended().with_buffer(request.into().into_buffer())),
-            },
+    fn run<'a, R: Into<Request> + 'a>(
+        &'a self,
+        request: R,
+        timeout: Option<Duration>,
+    ) -> Run<'a, R> {
+        Run::new(self, request, timeout)
+    }
+
+    fn begin<'a, R: Into<Request>>(
+        &'a self,
+        request: R,
+        timeout: Option<Duration>,
+        cx: &mut Context<'_>,
+    ) -> std::result::Result<(LaneSlot<'a>, Poll<Finished>), R> {
+        let Ok(mut place) = self.place() else {
+            return Err(request);
         };
         self.submit(&place, request.into(), timeout);
-        driver::completion(place).await
+        let poll = place.poll(cx);
+        Ok((place, poll))
     }
 
     fn try_acquire(&self) -> Result<Option<LaneSlot<'_>>> {

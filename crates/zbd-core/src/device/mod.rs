@@ -1,6 +1,6 @@
 //! The async door: a device shared by any number of tasks.
 
-use std::{fmt, future::Future, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use tokio::sync::broadcast;
 use vfio_virtio::{DmaArena, DmaBuffer, RunningDevice};
@@ -21,11 +21,10 @@ mod lanes;
 mod large;
 mod local;
 mod management;
+mod quick;
 mod report;
 mod slots;
 mod zone;
-
-use driver::Finished;
 
 pub use driver::Driver;
 pub use lanes::Lanes;
@@ -236,7 +235,7 @@ impl<D: Driver> ZonedDevice<D> {
 
     /// Runs `request` and waits for its end.
     #[inline]
-    fn run<R: Into<Request>>(&self, request: R) -> impl Future<Output = Finished> {
+    fn run<'a, R: Into<Request> + 'a>(&'a self, request: R) -> D::Run<'a, R> {
         self.driver.run(request, self.timeout)
     }
 }

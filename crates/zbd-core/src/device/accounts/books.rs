@@ -58,6 +58,19 @@ impl Books {
         true
     }
 
+    /// As [`begun`](Self::begun), for accounts that one thread keeps.
+    #[inline(always)]
+    pub(in crate::device) fn begun_here(&self, request: &Request) -> Flight {
+        let flight = Accounts::flight(request, self.zoned());
+        if let Some(cell) = self.accounts.cells.get(flight.zone as usize) {
+            // Relaxed: nobody else changes or looks at it.
+            let in_flight = cell.in_flight.load(Ordering::Relaxed);
+            cell.in_flight
+                .store(in_flight.wrapping_add(1), Ordering::Relaxed);
+        }
+        flight
+    }
+
     /// Counts a request that is about to be submitted.
     #[inline]
     pub(in crate::device) fn begun(&self, request: &Request) -> Flight {

@@ -6,7 +6,6 @@
 
 use std::{
     cell::{Cell, RefCell, RefMut},
-    future::Future,
     mem,
     rc::Rc,
     sync::Arc,
@@ -197,27 +196,46 @@ impl Thread {
         true
     }
 
+    /// Submits a request, at whose end `waker` is woken, if there is a slot for it: those in line come
+    /// first. Both come back if not.
+    #[inline(always)]
+    fn begin<R: Into<Request>>(
+        &self,
+        ticket: Option<Ticket>,
+        request: R,
+        timeout: Option<Duration>,
+        waker: Waker,
+    ) -> std::result::Result<LocalSlot<'_>, (R, Waker)> {
+        // A waker is cloned and dropped while nothing is borrowed: both may run foreign code.
+        let mut core = self.core.borrow_mut();
+        let Some(id) = core.slots.take(ticket) else {
+            return Err((request, waker));
+        };
+        self.submit(core, id, request, timeout, Some(waker));
+        Ok(LocalSlot { thread: self, id })
+    }
+
     /// Submits the request of slot `id`, at whose end `waker` is woken.
     #[inline(always)]
     fn submit(
         &self,
         mut core: RefMut<'_, Core>,
         id: u32,
-        request: Request,
+        request: impl Into<Request>,
         timeout: Option<Duration>,
         waker: Option<Waker>,
     ) {
-        let flight = self.books.begun(&request);
-        core.slots.begin(id, flight, waker);
+        // What kind of request it is is known here, so that all other paths fold away.
         if timeout.is_none() && core.backlog.is_empty() {
+            let request = request.into();
+            core.slots.begin(id, self.books.begun_here(&request), waker);
             let submitted = core.queue.submit(request, id.into());
             drop(core);
             if let Err(rejected) = submitted {
                 self.refused(backlog::refused(rejected, id.into(), None));
             }
         } else {
-            drop(core);
-            self.submit_late(id, request, timeout);
+            self.submit_late(core, id, request.into(), timeout, waker);
         }
         let undriven = self.undriven.get() + 1;
         self.undriven.set(undriven);
@@ -228,13 +246,20 @@ impl Thread {
 
     /// Submits a request that has a deadline, or after those for which there was no room.
     #[cold]
-    fn submit_late(&self, id: u32, request: Request, timeout: Option<Duration>) {
+    fn submit_late(
+        &self,
+        mut core: RefMut<'_, Core>,
+        id: u32,
+        request: Request,
+        timeout: Option<Duration>,
+        waker: Option<Waker>,
+    ) {
+        core.slots.begin(id, self.books.begun_here(&request), waker);
         let submission = Submission {
             token: id.into(),
             request,
             timeout,
         };
-        let mut core = self.core.borrow_mut();
         if !core.backlog.is_empty() {
             return core.backlog.add(submission);
         }
@@ -257,12 +282,10 @@ impl Thread {
     /// What the request of slot `id` came to, if it has ended; the slot is free then.
     #[inline(always)]
     fn take_done(&self, id: u32) -> Option<Finished> {
-        let (done, is_awaited) = {
-            let mut core = self.core.borrow_mut();
-            let done = core.slots.take_done(id)?;
-            core.slots.release(id);
-            (done, core.slots.is_awaited())
-        };
+        let mut core = self.core.borrow_mut();
+        let is_awaited = core.slots.is_awaited();
+        let done = core.slots.take_done(id)?;
+        drop(core);
         if is_awaited {
             self.pass_on();
         }
@@ -292,6 +315,17 @@ impl Thread {
         });
     }
 
+    /// Takes a place in the line, or keeps it.
+    #[cold]
+    fn stand_in_line(&self, ticket: Option<Ticket>, waker: Waker) -> Ticket {
+        let (ticket, before) = {
+            let mut core = self.core.borrow_mut();
+            core.slots.stand_in_line(ticket, waker)
+        };
+        drop(before);
+        ticket
+    }
+
     /// Gives a place in the line up.
     #[cold]
     fn leave_line(&self, ticket: Ticket) {
@@ -311,27 +345,33 @@ impl Thread {
     }
 }
 
-/// A slot of the queue.
+/// A slot of the queue. When its completion has been taken it is free, and this stands for none.
 pub struct LocalSlot<'a> {
     thread: &'a Thread,
     id: u32,
 }
 
+/// No slot has this number: a queue has fewer.
+const NO_SLOT: u32 = u32::MAX;
+
 impl Place for LocalSlot<'_> {
+    #[inline(always)]
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Finished> {
-        // The slot is released when this is dropped.
-        let done = self.thread.core.borrow_mut().slots.take_done(self.id);
-        if let Some(done) = done {
-            return Poll::Ready(done);
-        }
-        self.thread.wait(self.id, cx);
-        Poll::Pending
+        let Some(done) = self.thread.take_done(self.id) else {
+            self.thread.wait(self.id, cx);
+            return Poll::Pending;
+        };
+        self.id = NO_SLOT;
+        Poll::Ready(done)
     }
 }
 
 impl Drop for LocalSlot<'_> {
+    #[inline]
     fn drop(&mut self) {
-        self.thread.leave(self.id);
+        if self.id != NO_SLOT {
+            self.thread.leave(self.id);
+        }
     }
 }
 
@@ -339,14 +379,29 @@ impl Driver for Local {}
 
 impl Drive for Local {
     type Slot<'a> = LocalSlot<'a>;
+    type Run<'a, R: Into<Request> + 'a> = Run<'a, R>;
 
     #[inline]
-    fn run<R: Into<Request>>(
-        &self,
+    fn run<'a, R: Into<Request> + 'a>(
+        &'a self,
         request: R,
         timeout: Option<Duration>,
-    ) -> impl Future<Output = Finished> {
+    ) -> Run<'a, R> {
         Run::new(&self.0, request, timeout)
+    }
+
+    #[inline(always)]
+    fn begin<'a, R: Into<Request>>(
+        &'a self,
+        request: R,
+        timeout: Option<Duration>,
+        cx: &mut Context<'_>,
+    ) -> std::result::Result<(LocalSlot<'a>, Poll<Finished>), R> {
+        let thread = &*self.0;
+        // It wakes `cx` when it has ended, even if it has ended at once.
+        let slot = thread.begin(None, request, timeout, cx.waker().clone());
+        slot.map(|slot| (slot, Poll::Pending))
+            .map_err(|(request, _)| request)
     }
 
     fn try_acquire(&self) -> Result<Option<LocalSlot<'_>>> {

@@ -203,25 +203,20 @@ impl Slots {
         }
     }
 
-    /// What the request came to, if it has ended; the slot is still to be released.
+    /// What the request came to, if it has ended; the slot is free then.
     #[inline(always)]
     pub(super) fn take_done(&mut self, id: u32) -> Option<Finished> {
         let slot = &mut self.slots[id as usize];
         if slot.state != State::Done {
             return None;
         }
+        slot.state = State::Free;
+        self.free.push(id);
         let buffer = slot.buffer.take();
         Some(match slot.error.take() {
             None => Ok((slot.sector, buffer)),
             Some(error) => Err(error.with_buffer(buffer)),
         })
-    }
-
-    /// Makes the slot of a request that has ended free.
-    #[inline(always)]
-    pub(super) fn release(&mut self, id: u32) {
-        self.slots[id as usize].state = State::Free;
-        self.free.push(id);
     }
 
     /// Remembers whom to wake; who was to be woken before comes back.
@@ -244,7 +239,10 @@ impl Slots {
         };
         match slot.state {
             State::Waiting => slot.state = State::Orphaned,
-            State::Done => self.release(id),
+            State::Done => {
+                slot.state = State::Free;
+                self.free.push(id);
+            }
             State::Free | State::Orphaned => {}
         }
         leftover
