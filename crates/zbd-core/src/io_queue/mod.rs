@@ -282,6 +282,18 @@ impl IoQueue {
         of_either!(mut self.attend());
     }
 
+    /// From now on buffers that nobody waits for are not dropped by the queue: see
+    /// [`freed`](Self::freed).
+    pub(crate) fn keep_freed(&mut self) {
+        of_either!(mut self.keep_freed());
+    }
+
+    /// Buffers that nobody waits for. Who waits for memory is woken when they are dropped, which may
+    /// run foreign code: that is better done where nothing is borrowed.
+    pub(crate) fn freed(&mut self) -> &mut Vec<DmaBuffer> {
+        of_either!(mut self.freed())
+    }
+
     /// Whether the device has requests whose time was up.
     pub(crate) fn has_expired(&self) -> bool {
         of_either!(self.has_expired())

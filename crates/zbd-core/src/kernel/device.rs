@@ -146,9 +146,9 @@ impl Device {
         away: &mut VecDeque<Step>,
         f: impl FnOnce(&mut Visit<'_>) -> R,
     ) -> R {
-        let before = state.ended.len();
+        let before = state.taken_back();
         let result = self.visit_locked(lane, state, away, f);
-        if state.ended.len() > before && state.is_waited_for {
+        if state.taken_back() > before && state.is_waited_for {
             self.lanes[usize::from(lane)].wake();
         }
         result

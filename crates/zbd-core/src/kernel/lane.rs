@@ -102,6 +102,7 @@ impl Lane {
                 free: (0..depth).rev().collect(),
                 staged: Vec::with_capacity(depth.into()),
                 ended: VecDeque::new(),
+                freed: Vec::new(),
                 queued: 0,
                 expired: 0,
                 next_due: None,
@@ -141,6 +142,8 @@ pub(super) struct State {
     pub(super) staged: Vec<u16>,
     /// What has ended and has not been handed out.
     pub(super) ended: VecDeque<Completion>,
+    /// Buffers that nobody waits for. Dropped without the lock, because that wakes others.
+    pub(super) freed: Vec<DmaBuffer>,
     /// How many wait for their turn in a zone.
     pub(super) queued: usize,
     /// How many have been given up by their callers, and not by the kernel.
@@ -155,6 +158,11 @@ pub(super) struct State {
 
 impl State {
     /// How many slots are taken.
+    /// How much there is for the owner to take.
+    pub(super) fn taken_back(&self) -> usize {
+        self.ended.len() + self.freed.len()
+    }
+
     pub(super) fn used(&self) -> usize {
         self.slots.len() - self.free.len()
     }
@@ -189,7 +197,11 @@ impl State {
     pub(super) fn end(&mut self, slot: u16, result: crate::Result<Sector>) {
         let place = &mut self.slots[usize::from(slot)];
         let sent = place.buffer.take();
-        let buffer = place.original.take().or(sent);
+        let (buffer, copy) = match place.original.take() {
+            Some(original) => (Some(original), sent),
+            None => (sent, None),
+        };
+        self.freed.extend(copy);
         if place.stage == Stage::Queued {
             self.queued -= 1;
         }
@@ -197,6 +209,7 @@ impl State {
         self.free.push(slot);
         if place.is_expired {
             self.expired -= 1;
+            self.freed.extend(buffer);
             return;
         }
         self.ended.push_back(Completion {

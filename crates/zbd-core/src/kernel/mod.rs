@@ -59,6 +59,9 @@ pub(crate) struct KernelQueue {
     info: Arc<DeviceInfo>,
     /// What has ended and was taken out of the lane.
     out: VecDeque<Completion>,
+    /// What nobody waits for, if that is to be [taken](Self::freed).
+    freed: Vec<DmaBuffer>,
+    keeps_freed: bool,
     events: VecDeque<DeviceEvent>,
     /// Polls in a row that found nothing.
     idle_polls: u32,
@@ -78,6 +81,8 @@ impl KernelQueue {
                 lane,
                 info: Arc::clone(&handle.device.info),
                 out: VecDeque::new(),
+                freed: Vec::new(),
+                keeps_freed: false,
                 events: VecDeque::new(),
                 idle_polls: 0,
                 returned: 0,
@@ -344,6 +349,22 @@ impl KernelQueue {
             true => mem::swap(&mut self.out, &mut state.ended),
             false => self.out.append(&mut state.ended),
         }
+        if state.freed.is_empty() {
+            return;
+        }
+        let freed = mem::take(&mut state.freed);
+        drop(state);
+        if self.keeps_freed {
+            self.freed.extend(freed);
+        }
+    }
+
+    pub(crate) fn keep_freed(&mut self) {
+        self.keeps_freed = true;
+    }
+
+    pub(crate) fn freed(&mut self) -> &mut Vec<DmaBuffer> {
+        &mut self.freed
     }
 
     /// Looks for times that are up, and whether the device is gone.
@@ -465,7 +486,8 @@ impl KernelQueue {
     }
 
     pub(crate) fn has_expired(&self) -> bool {
-        self.lane().lock().expired > 0
+        let state = self.lane().lock();
+        state.expired > 0 || !state.freed.is_empty()
     }
 }
 
@@ -473,10 +495,13 @@ impl Drop for KernelQueue {
     /// What the kernel has not seen it will not see. The rest goes on; its memory is free once the
     /// kernel has returned it, at the latest when the device is closed, which waits for that.
     fn drop(&mut self) {
-        self.device().visit_own(self.lane, |visit: &mut Visit<'_>| {
+        let left = self.device().visit_own(self.lane, |visit: &mut Visit<'_>| {
             visit.withdraw_all(ErrorKind::DeviceGone, "the queue was dropped");
-            visit.state.ended.clear();
+            let state = &mut visit.state;
+            (mem::take(&mut state.ended), mem::take(&mut state.freed))
         });
+        // Without the lock, because that wakes others.
+        drop(left);
     }
 }
 

@@ -24,7 +24,7 @@ use zbd_core::{
 use crate::{
     in_time::PATIENCE,
     random::Random,
-    rig::{Device, free_pages, open_options, pattern},
+    rig::{Device, free_pages, open_options, pattern, wait_until},
 };
 
 /// Few of everything, so that all of it is waited for.
@@ -624,30 +624,42 @@ impl Wake for AtOnce {
     }
 }
 
+/// The memory of requests whose futures were dropped, and of those whose time was up.
 #[test]
-fn whoever_waits_for_the_memory_of_an_orphan_may_use_the_device_at_once() {
-    let (mut rig, device) = local(Device::stepped(GEOMETRY));
-    DRIVEN.replace(Some(device.clone()));
-    let mut held: Vec<_> = std::iter::from_fn(|| device.buffer(4096).ok()).collect();
-    for page in held.split_off(held.len() - 2) {
-        let mut orphan = Task::new("append", async {
-            device.append(ZoneId(1), page).await.unwrap();
-        });
-        assert!(!orphan.poll());
+fn whoever_waits_for_memory_may_use_the_device_at_once() {
+    for is_late in [false, true] {
+        let (mut rig, device) = local(Device::stepped(GEOMETRY));
+        DRIVEN.replace(Some(device.clone()));
+        let mut held: Vec<_> = std::iter::from_fn(|| device.buffer(4096).ok()).collect();
+        let timed = device.with_timeout(Some(Duration::from_millis(1)));
+        for page in held.split_off(held.len() - 2) {
+            let device = if is_late { &timed } else { &device };
+            let mut append = Task::new("append", async move {
+                let error = device.append(ZoneId(1), page).await.unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::Timeout);
+            });
+            assert!(!append.poll());
+            if is_late {
+                wait_until("its time is up", || {
+                    device.drive();
+                    append.poll_if_called()
+                });
+            }
+        }
+        let at_once = Arc::new(AtOnce(AtomicBool::new(false)));
+        let waker = Waker::from(Arc::clone(&at_once));
+        let mut cx = Context::from_waker(&waker);
+        let mut wait = Box::pin(device.wait_for_buffer(4096));
+        assert!(wait.as_mut().poll(&mut cx).is_pending());
+        device.drive();
+        rig.step();
+        device.drive();
+        assert!(at_once.0.load(Ordering::Relaxed), "late: {is_late}");
+        // What was done at once may have taken the memory again.
+        device.drive();
+        rig.step();
+        device.drive();
+        assert!(wait.as_mut().poll(&mut cx).is_ready(), "late: {is_late}");
+        DRIVEN.take();
     }
-    let at_once = Arc::new(AtOnce(AtomicBool::new(false)));
-    let waker = Waker::from(Arc::clone(&at_once));
-    let mut cx = Context::from_waker(&waker);
-    let mut wait = Box::pin(device.wait_for_buffer(4096));
-    assert!(wait.as_mut().poll(&mut cx).is_pending());
-    device.drive();
-    rig.step();
-    device.drive();
-    assert!(at_once.0.load(Ordering::Relaxed));
-    // What was done at once may have taken the memory again.
-    device.drive();
-    rig.step();
-    device.drive();
-    assert!(wait.as_mut().poll(&mut cx).is_ready());
-    DRIVEN.take();
 }

@@ -80,7 +80,7 @@ struct News {
 
 impl News {
     fn is_empty(&self) -> bool {
-        self.woken.is_empty() && self.ended.is_empty()
+        self.woken.is_empty() && self.ended.is_empty() && self.orphans.is_empty()
     }
 }
 
@@ -92,13 +92,14 @@ const MOST_UNDRIVEN: u32 = 64;
 const MOST_KEPT: usize = 64;
 
 impl Local {
-    pub(super) fn new(queue: IoQueue) -> Result<Self> {
+    pub(super) fn new(mut queue: IoQueue) -> Result<Self> {
         if queue.in_flight() > 0 {
             return Err(Error::new(
                 ErrorKind::InvalidRequest,
                 "a queue with requests in flight cannot be driven by futures",
             ));
         }
+        queue.keep_freed();
         let thread = Rc::new(Thread {
             books: Books::new(queue.info()),
             memory: queue.memory().clone(),
@@ -142,6 +143,7 @@ impl Core {
         while let Some(done) = queue.poll() {
             slots.complete(done, &thread.books, news);
         }
+        news.orphans.append(queue.freed());
         while let Some(event) = queue.next_event() {
             *thread.info.borrow_mut() = Arc::clone(queue.info());
             // It fails where nobody listens.

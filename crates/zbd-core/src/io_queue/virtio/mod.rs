@@ -48,6 +48,9 @@ pub(crate) struct VirtioQueue {
     broken: Option<(ErrorKind, String)>,
     /// Requests that have ended otherwise than by the ring, to be handed out.
     ended: VecDeque<Completion>,
+    /// What nobody waits for and the device has let go of, if that is to be [taken](Self::freed).
+    freed: Vec<DmaBuffer>,
+    keeps_freed: bool,
     /// How many requests the device has whose time was up.
     expired: usize,
     /// When the time of the first request is up; no later than that, perhaps earlier.
@@ -77,6 +80,8 @@ impl VirtioQueue {
             commits: 0,
             broken: None,
             ended: VecDeque::new(),
+            freed: Vec::new(),
+            keeps_freed: false,
             expired: 0,
             next_due: Due::NEVER,
             opened: Instant::now(),
@@ -99,6 +104,14 @@ impl VirtioQueue {
 
     pub(crate) fn memory(&self) -> &DmaArena {
         &self.arena
+    }
+
+    pub(crate) fn keep_freed(&mut self) {
+        self.keeps_freed = true;
+    }
+
+    pub(crate) fn freed(&mut self) -> &mut Vec<DmaBuffer> {
+        &mut self.freed
     }
 
     pub(crate) fn depth(&self) -> u16 {

@@ -3,7 +3,7 @@
 
 use std::{mem, time::Duration};
 
-use vfio_virtio::Data;
+use vfio_virtio::{Data, DmaBuffer};
 
 use super::{
     POLLS_PER_CHECK, POLLS_PER_LOOK, VirtioQueue,
@@ -145,7 +145,9 @@ impl VirtioQueue {
         }
         let (ended, outcome) = self.queue.renew();
         for request in ended {
-            if !request.context.is_expired() {
+            if request.context.is_expired() {
+                self.let_go(request.buffer);
+            } else {
                 let error = Error::new(
                     ErrorKind::DeviceReset,
                     format!(
@@ -197,12 +199,29 @@ impl VirtioQueue {
         }
     }
 
-    fn end(&mut self, tag: Tag, result: Result<Sector>, buffer: Option<vfio_virtio::DmaBuffer>) {
+    fn end(&mut self, tag: Tag, result: Result<Sector>, buffer: Option<DmaBuffer>) {
+        let buffer = self.given_back(&tag, buffer);
         self.ended.push_back(Completion {
             token: tag.token,
             result,
-            buffer: buffer.filter(|_| !tag.has_hidden_buffer()),
+            buffer,
         });
+    }
+
+    /// A request's buffer, if it is not our own.
+    fn given_back(&mut self, tag: &Tag, buffer: Option<DmaBuffer>) -> Option<DmaBuffer> {
+        if !tag.has_hidden_buffer() {
+            return buffer;
+        }
+        self.let_go(buffer);
+        None
+    }
+
+    /// Nobody waits for `buffer`.
+    fn let_go(&mut self, buffer: Option<DmaBuffer>) {
+        if self.keeps_freed {
+            self.freed.extend(buffer);
+        }
     }
 
     fn announce(&mut self, event: DeviceEvent) {
@@ -259,19 +278,19 @@ impl VirtioQueue {
         let tag = done.context;
         if tag.is_expired() {
             self.expired -= 1;
+            self.let_go(done.buffer);
             return None;
         }
-        let hidden = tag.has_hidden_buffer();
         let result = match self.place(&done) {
             Some(sector) => Ok(sector),
             None if done.status != Status::OK => Err(refused(&self.info, &tag, done.status)),
-            None if hidden => Ok(tag.sector()),
+            None if tag.has_hidden_buffer() => Ok(tag.sector()),
             None => Err(stray_append(&self.info, &tag, done.append_sector)),
         };
         Some(Completion {
             token: tag.token,
             result,
-            buffer: done.buffer.filter(|_| !hidden),
+            buffer: self.given_back(&tag, done.buffer),
         })
     }
 
