@@ -201,7 +201,7 @@ impl<D: Driver> ZonedDevice<D> {
     }
 
     /// Begins a write if a slot is free; as [`try_append`](Self::try_append) and
-    /// [`write`](Self::write).
+    /// [`write`](Self::write), but that what exceeds one request is refused.
     ///
     /// # Errors
     /// As [`try_append`](Self::try_append).
@@ -215,7 +215,7 @@ impl<D: Driver> ZonedDevice<D> {
     }
 
     /// Begins a read if a slot is free; as [`try_append`](Self::try_append) and
-    /// [`read_into`](Self::read_into).
+    /// [`read_into`](Self::read_into), but that what exceeds one request is refused.
     ///
     /// # Errors
     /// As [`try_append`](Self::try_append).
