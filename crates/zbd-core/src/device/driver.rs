@@ -11,8 +11,11 @@ use std::{
 use tokio::sync::broadcast;
 use vfio_virtio::{DmaArena, DmaBuffer, RunningDevice};
 
-use super::accounts::Accounts;
-use crate::{Completion, DeviceEvent, DeviceInfo, Request, Result, Sector, WriteCache, ZonedInfo};
+use super::{accounts::Accounts, operation::Operation};
+use crate::{
+    Completion, DeviceEvent, DeviceInfo, Request, Result, Sector, WriteCache, ZonedDevice,
+    ZonedInfo, log::Writers,
+};
 
 /// What drives the queues of a [`ZonedDevice`](crate::ZonedDevice): [`Lanes`](crate::Lanes), which are
 /// threads of their own, or [`Local`](crate::Local), the one thread that uses the device.
@@ -58,10 +61,27 @@ pub trait Drive: Clone {
     /// Submits a request whose completion goes to `slot`.
     fn submit(&self, slot: &Self::Slot<'_>, request: Request, timeout: Option<Duration>);
 
+    /// An operation on its way, which may leave its thread if the device may.
+    type Going: Future<Output = Finished> + Unpin;
+
+    /// Lets an operation go on its way. It begins when it is first polled.
+    fn launch(device: ZonedDevice<Self>, operation: Operation) -> Self::Going
+    where
+        Self: Driver;
+
+    /// The handles of logs that can be polled here.
+    fn with_log_writers<R>(work: impl FnOnce(&Writers<Self>) -> R) -> R
+    where
+        Self: Driver;
+
     /// Takes note of a task that waits for what comes of others' requests.
     fn keep(&self, _waker: &Waker) {}
 
     fn info(&self) -> Arc<DeviceInfo>;
+
+    /// The device as it was when it was opened. Handles made of queues that were opened together have
+    /// the same one.
+    fn opened(&self) -> &Arc<DeviceInfo>;
 
     fn accounts(&self) -> &Accounts;
 
@@ -83,7 +103,7 @@ pub trait Drive: Clone {
 }
 
 /// Where a request was carried out, and its buffer; an error has the buffer in it.
-pub(super) type Finished = Result<(Sector, Option<DmaBuffer>)>;
+pub(crate) type Finished = Result<(Sector, Option<DmaBuffer>)>;
 
 /// What a completion comes to.
 #[inline]

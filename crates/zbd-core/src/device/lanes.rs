@@ -5,6 +5,7 @@
 //! requests. When nothing comes, the thread spins and sleeps as the device's wait policy says.
 
 use std::{
+    pin::Pin,
     sync::{
         Arc, PoisonError, RwLock, Weak,
         atomic::{AtomicUsize, Ordering},
@@ -21,10 +22,12 @@ use super::{
     accounts::{Accounts, Books},
     driver::{Drive, Driver, Finished, Place},
     lane::{self, Control, Lane},
+    operation::{self, Operation},
     slots::Slot,
 };
 use crate::{
-    DeviceEvent, DeviceInfo, Error, ErrorKind, IoQueue, Request, Result, WriteCache, ZonedInfo,
+    DeviceEvent, DeviceInfo, Error, ErrorKind, IoQueue, Request, Result, WriteCache, ZonedDevice,
+    ZonedInfo, log::Writers,
 };
 
 mod run;
@@ -164,6 +167,7 @@ impl Driver for Lanes {}
 impl Drive for Lanes {
     type Slot<'a> = LaneSlot<'a>;
     type Run<'a, R: Into<Request> + 'a> = Run<'a, R>;
+    type Going = Pin<Box<dyn Future<Output = Finished> + Send>>;
 
     fn run<'a, R: Into<Request> + 'a>(
         &'a self,
@@ -197,6 +201,19 @@ impl Drive for Lanes {
 
     fn submit(&self, slot: &LaneSlot<'_>, request: Request, timeout: Option<Duration>) {
         slot.lane.submit(slot.slot.token(), request, timeout);
+    }
+
+    fn launch(device: ZonedDevice, operation: Operation) -> Self::Going {
+        Box::pin(operation::carry_out(device, operation))
+    }
+
+    fn with_log_writers<R>(work: impl FnOnce(&Writers<Self>) -> R) -> R {
+        static WRITERS: Writers<Lanes> = Writers::new();
+        work(&WRITERS)
+    }
+
+    fn opened(&self) -> &Arc<DeviceInfo> {
+        self.0.books.opened()
     }
 
     fn info(&self) -> Arc<DeviceInfo> {

@@ -21,10 +21,15 @@ mod lanes;
 mod large;
 mod local;
 mod management;
+mod operation;
 mod quick;
 mod report;
 mod slots;
 mod zone;
+
+pub(crate) use driver::Finished;
+pub(crate) use local::woken_in_vain;
+pub(crate) use operation::Operation;
 
 pub use driver::Driver;
 pub use lanes::Lanes;
@@ -204,6 +209,11 @@ impl<D: Driver> ZonedDevice<D> {
     /// The virtio device; none if the kernel drives it.
     pub(crate) fn running(&self) -> Result<Option<Arc<RunningDevice>>> {
         self.driver.device()
+    }
+
+    /// What tells the device from others, whichever of its queues this is made of.
+    pub(crate) fn opened(&self) -> &Arc<DeviceInfo> {
+        self.driver.opened()
     }
 
     /// The DMA memory that buffers come from.

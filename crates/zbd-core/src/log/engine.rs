@@ -1,77 +1,62 @@
 //! What a log has on its way, and what it learns from how that ends.
 
 use std::{
+    pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::Context,
+    task::{Context, Poll},
 };
 
 use tokio::sync::Semaphore;
 
 use super::{
     fence::{Fence, fenced},
-    finish::finish,
     geometry::Geometry,
     record::{HEADER_LEN, Header, Kind, granules},
     state::{Failure, LogZone, Mark, NoRoom, Phase, Place, Purpose, State, Task},
 };
 use crate::{
-    Appended, DmaBuffer, Error, ErrorKind, Result, ZonedDevice,
-    writer::flight::{Flight, Ticket},
+    DmaBuffer, Driver, Error, ErrorKind, Result, ZonedDevice,
+    device::{Finished, Operation},
+    writer::flight::{Flight, Ticket, Waiter},
 };
 
-/// How an operation of a log has ended.
-pub(super) enum Ended {
-    Record {
-        id: u64,
-        zone: usize,
-        granules: u64,
-        result: Result<Appended>,
-    },
-    Mark {
-        mark: Mark,
-        result: Result<Appended>,
-    },
-    Flush {
-        upto: u64,
-        mark: Option<Mark>,
-        result: Result<()>,
-    },
-    Finish {
-        zone: usize,
-        seal: Option<DmaBuffer>,
-        result: Result<()>,
-    },
-    Reset {
-        zone: usize,
-        result: Result<()>,
-    },
+/// What an operation of a log is for.
+pub(super) enum Job {
+    Record { id: u64, zone: usize, granules: u64 },
+    Mark(Mark),
+    Flush { upto: u64, mark: Option<Mark> },
+    Finish { zone: usize },
+    Reset { zone: usize },
 }
 
 /// What the handles of a log share.
-pub(super) struct Engine {
-    pub(super) device: ZonedDevice,
+pub(super) struct Engine<D: Driver> {
+    pub(super) device: ZonedDevice<D>,
     pub(super) geometry: Geometry,
-    pub(super) fence: Fence,
+    pub(super) fence: Arc<Fence>,
     /// How many records may still go on their way.
     window: Semaphore,
-    flight: Flight<Ended>,
-    state: Mutex<State>,
+    flight: Flight<D, Job>,
+    state: Arc<Mutex<State>>,
 }
 
-impl Engine {
+impl<D: Driver> Engine<D> {
     pub(super) fn new(
-        device: &ZonedDevice,
+        device: &ZonedDevice<D>,
         geometry: Geometry,
         window: usize,
         state: State,
     ) -> Self {
+        let flight = Flight::new();
+        let state = Arc::new(Mutex::new(state));
+        let fence = Fence::new(flight.hub(), &state, device.opened(), &geometry.zones);
         Self {
             device: device.clone(),
             geometry,
-            fence: Fence::default(),
+            fence: Arc::new(fence),
             window: Semaphore::new(window.clamp(1, Semaphore::MAX_PERMITS)),
-            flight: Flight::new(),
-            state: Mutex::new(state),
+            flight,
+            state,
         }
     }
 
@@ -99,29 +84,24 @@ impl Engine {
 
     /// Polls all that has been woken.
     fn turn(&self) {
-        self.flight.turn(|ended| self.end(ended));
+        self.flight.turn(|job, finished| self.end(job, finished));
     }
 
     /// Learns how an operation has ended, and does what follows from it.
-    fn end(&self, ended: Ended) {
+    fn end(&self, job: Job, finished: Finished) {
         let mut state = self.state();
-        match ended {
-            Ended::Record {
-                id,
-                zone,
-                granules,
-                result,
-            } => match result {
-                Ok(appended) => {
-                    state.settle_record(id, Place::At(appended.sector));
+        match job {
+            Job::Record { id, zone, granules } => match finished {
+                Ok((sector, _)) => {
+                    state.settle_record(id, Place::At(sector));
                     state.landed(zone);
                     state.freed += 1;
                 }
                 Err(error) => self.retry(&mut state, id, zone, granules, error),
             },
-            Ended::Mark { mark, result } => {
+            Job::Mark(mark) => {
                 state.is_marking = false;
-                match result {
+                match finished {
                     Ok(_) => state.written_mark = Some(mark),
                     Err(error) => {
                         let failure =
@@ -131,12 +111,12 @@ impl Engine {
                 }
                 state.landed(mark.zone);
             }
-            Ended::Flush { upto, mark, result } => {
+            Job::Flush { upto, mark } => {
                 state.is_flushing = false;
-                match result {
+                match finished {
                     // The next writer may have looked at the zones before this was durable.
-                    Ok(()) if self.fence.is_raised() => {}
-                    Ok(()) => {
+                    Ok(_) if self.fence.is_raised() => {}
+                    Ok(_) => {
                         state.durable = state.durable.max(upto);
                         state.durable_mark = mark;
                         state.collect();
@@ -148,17 +128,21 @@ impl Engine {
                     }
                 }
             }
-            Ended::Finish { zone, seal, result } => {
+            Job::Finish { zone } => {
+                let seal = match finished {
+                    Ok((_, seal)) => seal,
+                    Err(error) => {
+                        // Its records are where they are; it may go on to count as active.
+                        let id = state.zones[zone].id;
+                        tracing::warn!(zone = id.0, "a zone of a log was not finished: {error}");
+                        error.into_buffer()
+                    }
+                };
                 state.seal = seal.or_else(|| self.device.buffer(self.geometry.granule).ok());
-                if let Err(error) = result {
-                    // Its records are where they are; it may go on to count as active.
-                    let id = state.zones[zone].id;
-                    tracing::warn!(zone = id.0, "a zone of a log was not finished: {error}");
-                }
                 state.finished(zone);
             }
-            Ended::Reset { zone, result } => match result {
-                Ok(()) => state.reset(zone),
+            Job::Reset { zone } => match finished {
+                Ok(_) => state.reset(zone),
                 Err(error) => {
                     let place = &mut state.zones[zone];
                     place.phase = Phase::Unusable;
@@ -214,16 +198,15 @@ impl Engine {
         granules: u64,
         buffer: DmaBuffer,
     ) -> Ticket {
-        let device = self.device.clone();
-        let place = state.zones[zone].id;
-        self.flight.submit(Box::pin(async move {
-            Ended::Record {
-                id,
-                zone,
-                granules,
-                result: device.append(place, buffer).await,
-            }
-        }))
+        let operation = Operation::Append {
+            zone: state.zones[zone].id,
+            buffer,
+        };
+        self.submit(operation, Job::Record { id, zone, granules })
+    }
+
+    fn submit(&self, operation: Operation, job: Job) -> Ticket {
+        self.flight.submit(&self.device, operation, job)
     }
 
     /// Submits what has come up.
@@ -233,7 +216,6 @@ impl Engine {
             if self.fence.is_raised() {
                 continue;
             }
-            let device = self.device.clone();
             match task {
                 Task::Finish(zone) => {
                     let id = state.zones[zone].id;
@@ -245,38 +227,30 @@ impl Engine {
                     let header = state.header(Kind::Seal, state.next(), 0, 0);
                     seal.write_at(0, &header.encode());
                     zero_from(&mut seal, HEADER_LEN);
-                    self.flight.submit(Box::pin(async move {
-                        let (seal, result) = finish(&device, id, seal).await;
-                        Ended::Finish { zone, seal, result }
-                    }))
+                    self.submit(Operation::Seal { zone: id, seal }, Job::Finish { zone })
                 }
                 Task::Reset(zone) => {
                     let id = state.zones[zone].id;
-                    self.flight.submit(Box::pin(async move {
-                        let result = device.zone(id).reset().await;
-                        Ended::Reset { zone, result }
-                    }))
+                    self.submit(Operation::Reset(id), Job::Reset { zone })
                 }
             };
         }
     }
 
-    /// Whether this is a log on the same open device, whose clones share what they know of it.
-    pub(super) fn is_on(&self, device: &ZonedDevice) -> bool {
-        Arc::ptr_eq(&self.device.info(), &device.info())
+    /// One who will poll what is on its way.
+    pub(super) fn waiter(&self) -> Waiter {
+        self.flight.waiter()
     }
 
-    /// Lets this be the writer no more.
-    pub(super) fn fence_off(&self) {
-        self.fence.raise();
-        self.flight.wake();
+    /// Polls what has been woken, and lets `cx` be woken when there is more.
+    pub(super) fn poll(&self, waiter: &mut Waiter, cx: &mut Context<'_>) {
+        let _: Poll<()> = waiter.poll_until(cx, || None, || self.turn(), |_| None);
     }
 
     /// Waits until nothing is on its way any more.
     pub(super) async fn quiesce(&self) {
-        // What saw no fence has submitted what it had to before this.
-        drop(self.state());
-        self.until(|_, _| (self.flight.len() == 0).then_some(()))
+        self.fence.settle();
+        self.until(|_, _| (self.flight.hub().on_way() == 0).then_some(()))
             .await;
     }
 
@@ -292,15 +266,15 @@ impl Engine {
                 ),
             ));
         }
-        let mut acquire = std::pin::pin!(self.window.acquire());
+        let mut acquire = pin!(self.window.acquire());
         let permit = self
             .until(|state, cx| {
                 if let Err(error) = self.is_writable(state) {
                     return Some(Err(error));
                 }
                 match acquire.as_mut().poll(cx) {
-                    std::task::Poll::Ready(permit) => Some(permit.map_err(|_| fenced())),
-                    std::task::Poll::Pending => None,
+                    Poll::Ready(permit) => Some(permit.map_err(|_| fenced())),
+                    Poll::Pending => None,
                 }
             })
             .await?;
@@ -404,7 +378,11 @@ impl Engine {
     /// DMA memory, for which it waits while it has some itself.
     async fn buffer(&self, len: usize) -> Result<DmaBuffer> {
         self.until(|_, _| match self.device.buffer(len) {
-            Err(error) if error.kind() == ErrorKind::OutOfMemory && self.flight.len() > 0 => None,
+            Err(error)
+                if error.kind() == ErrorKind::OutOfMemory && self.flight.hub().on_way() > 0 =>
+            {
+                None
+            }
             buffer => Some(buffer),
         })
         .await
@@ -437,13 +415,11 @@ impl Engine {
     /// Flushes what has been written.
     fn flush(&self, state: &mut State) {
         state.is_flushing = true;
-        let device = self.device.clone();
-        let upto = state.complete;
-        let mark = state.written_mark;
-        self.flight.submit(Box::pin(async move {
-            let result = device.flush().await;
-            Ended::Flush { upto, mark, result }
-        }));
+        let job = Job::Flush {
+            upto: state.complete,
+            mark: state.written_mark,
+        };
+        self.submit(Operation::Flush, job);
     }
 
     /// Gives up the records below `below`.
@@ -496,7 +472,9 @@ impl Engine {
     /// Puts a mark on its way, unless it has to wait.
     fn put_mark(&self, state: &mut State) -> Result<()> {
         let mut buffer = match self.device.buffer(self.geometry.granule) {
-            Err(error) if error.kind() == ErrorKind::OutOfMemory && self.flight.len() > 0 => {
+            Err(error)
+                if error.kind() == ErrorKind::OutOfMemory && self.flight.hub().on_way() > 0 =>
+            {
                 return Ok(());
             }
             buffer => buffer?,
@@ -514,12 +492,8 @@ impl Engine {
             base: state.base,
             zone,
         };
-        let device = self.device.clone();
-        let place = state.zones[zone].id;
-        self.flight.submit(Box::pin(async move {
-            let result = device.append(place, buffer).await;
-            Ended::Mark { mark, result }
-        }));
+        let zone = state.zones[zone].id;
+        self.submit(Operation::Append { zone, buffer }, Job::Mark(mark));
         Ok(())
     }
 

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::record::HEADER_LEN;
-use crate::{Error, ErrorKind, Result, ZoneId, ZoneType, ZonedDevice};
+use crate::{Driver, Error, ErrorKind, Result, ZoneId, ZoneType, ZonedDevice};
 
 /// How many granules of a zone are kept for marks that matter.
 const MIN_RESERVE: u64 = 8;
@@ -27,7 +27,7 @@ pub(super) struct Geometry {
 }
 
 impl Geometry {
-    pub(super) fn of(device: &ZonedDevice, zones: &Range<ZoneId>) -> Result<Self> {
+    pub(super) fn of<D: Driver>(device: &ZonedDevice<D>, zones: &Range<ZoneId>) -> Result<Self> {
         let info = device.info();
         let zoned = info.zoned()?;
         let invalid = |what: String| Err(Error::new(ErrorKind::InvalidRequest, what));

@@ -26,7 +26,8 @@
 //!   make [`open`](ZoneLog::open) fail.
 //! - Of all handles that were opened one after the other only the last is the writer. The others are
 //!   fenced: from then on they call nothing durable, and what of theirs still lands counts for
-//!   nothing. This is decided in the process that has the device open.
+//!   nothing. This is decided in the process that has the device open, on whichever threads the
+//!   handles are.
 //!
 //! # On the device
 //!
@@ -79,7 +80,6 @@
 
 mod engine;
 mod fence;
-mod finish;
 mod geometry;
 mod open;
 mod options;
@@ -96,11 +96,12 @@ use std::{
 
 use engine::Engine;
 
+pub(crate) use fence::Writers;
 pub use options::{LogOptions, OnLoss, RecordId, RecordInfo, Recovery};
 
 #[cfg(doc)]
 use crate::ErrorKind;
-use crate::{Result, ZonedDevice};
+use crate::{Driver, Lanes, Result, ZonedDevice};
 
 /// A log on a set of sequential zones, used by any number of tasks at once.
 ///
@@ -112,12 +113,17 @@ use crate::{Result, ZonedDevice};
 /// Requests belong to the log, not to the futures that wait for them. A future that is dropped
 /// before its record has got an id has done nothing; after that the record is part of the log as if
 /// the future had been awaited, and a later [`sync`](Self::sync) covers it.
+///
+/// # Threads
+///
+/// It works on either kind of device: on one that is driven by [`Lanes`] it can be sent and shared as
+/// that can, and on one that is driven by its own thread ([`Local`](crate::Local)) it stays there.
 #[derive(Clone)]
-pub struct ZoneLog {
-    engine: Arc<Engine>,
+pub struct ZoneLog<D: Driver = Lanes> {
+    engine: Arc<Engine<D>>,
 }
 
-impl ZoneLog {
+impl<D: Driver> ZoneLog<D> {
     /// Makes a log of zones that are all empty.
     ///
     /// # Errors
@@ -127,7 +133,7 @@ impl ZoneLog {
     ///
     /// # Cancellation
     /// The zones may hold the beginning of a log without records, which [`open`](Self::open) opens.
-    pub async fn create(device: &ZonedDevice, options: &LogOptions) -> Result<Self> {
+    pub async fn create(device: &ZonedDevice<D>, options: &LogOptions) -> Result<Self> {
         let engine = open::create(device, options).await?;
         Ok(Self { engine })
     }
@@ -143,7 +149,13 @@ impl ZoneLog {
     ///
     /// # Cancellation
     /// Handles that were opened before may or may not be fenced. The log stays as it is.
-    pub async fn open(device: &ZonedDevice, options: &LogOptions) -> Result<(Self, Recovery)> {
+    ///
+    /// # Threads
+    /// What the handle before has on its way ends first. If that handle is on another
+    /// [`ZonedDevice<Local>`](crate::Local), of the same open device and on another thread, that thread
+    /// has to go on driving its device and polling futures of the handle, or drop it: only then can
+    /// this end.
+    pub async fn open(device: &ZonedDevice<D>, options: &LogOptions) -> Result<(Self, Recovery)> {
         let (engine, recovery) = open::open(device, options).await?;
         Ok((Self { engine }, recovery))
     }
@@ -287,7 +299,7 @@ impl ZoneLog {
     }
 }
 
-impl fmt::Debug for ZoneLog {
+impl<D: Driver> fmt::Debug for ZoneLog<D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = self.engine.state();
         f.debug_struct("ZoneLog")

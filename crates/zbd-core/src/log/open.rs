@@ -2,13 +2,15 @@
 
 use std::{
     collections::VecDeque,
+    future::{self, Future},
     hash::{BuildHasher, RandomState},
+    pin::pin,
     sync::Arc,
 };
 
 use super::{
     engine::Engine,
-    fence::{Claims, fenced},
+    fence::{self, Claims, Fence, fenced},
     geometry::Geometry,
     options::{LogOptions, OnLoss, RecordId, Recovery},
     record,
@@ -16,11 +18,18 @@ use super::{
     scan::{Contents, Found, Scanner},
     state::{Entry, LogZone, Phase, Place, State},
 };
-use crate::{DmaBuffer, Error, ErrorKind, Result, SectorCount, Zone, ZoneState, ZonedDevice};
+use crate::{
+    DmaBuffer, Driver, Error, ErrorKind, Result, SectorCount, Zone, ZoneState, ZonedDevice,
+};
 
 /// Makes a log of empty zones.
-pub(super) async fn create(device: &ZonedDevice, options: &LogOptions) -> Result<Arc<Engine>> {
+pub(super) async fn create<D: Driver>(
+    device: &ZonedDevice<D>,
+    options: &LogOptions,
+) -> Result<Arc<Engine<D>>> {
     let geometry = Geometry::of(device, &options.zones)?;
+    let opening = fence::opening_on(device);
+    let _opening = lock(device, &opening).await;
     let zones = device.report(options.zones.clone()).await?;
     if let Some(zone) = zones.iter().find(|zone| !is_empty(zone)) {
         return Err(Error::new(
@@ -35,20 +44,27 @@ pub(super) async fn create(device: &ZonedDevice, options: &LogOptions) -> Result
 }
 
 /// Opens the log that there is, or makes one.
-pub(super) async fn open(
-    device: &ZonedDevice,
+pub(super) async fn open<D: Driver>(
+    device: &ZonedDevice<D>,
     options: &LogOptions,
-) -> Result<(Arc<Engine>, Recovery)> {
+) -> Result<(Arc<Engine<D>>, Recovery)> {
     let geometry = Geometry::of(device, &options.zones)?;
+    let opening = fence::opening_on(device);
+    let _opening = lock(device, &opening).await;
     let mut scanner = Scanner::new(device, &geometry)?;
-    let zones = device.report(options.zones.clone()).await?;
-    let mut identity = None;
-    for zone in zones.iter().filter(|zone| !is_empty(zone)) {
-        identity = scanner.identity(zone).await?;
-        if identity.is_some() {
-            break;
+    let (zones, identity) = loop {
+        let writer = fence::writer_of(device, &options.zones);
+        let zones = device.report(options.zones.clone()).await?;
+        let identity = identify(&mut scanner, &zones).await?;
+        match (identity, writer) {
+            // It may have gone from zone to zone behind what was looked at.
+            (None, Some((other, fence))) => {
+                fence.raise();
+                end_of::<D>(other, &fence).await;
+            }
+            (identity, _) => break (zones, identity),
         }
-    }
+    };
     let Some(identity) = identity else {
         // Refuses what holds anything.
         for zone in &zones {
@@ -66,12 +82,12 @@ pub(super) async fn open(
     };
 
     let claims = Claims::of(identity);
-    let _opening = claims.opening.lock().await;
-    if let Some(before) = claims.writer() {
-        before.fence_off();
-        if before.is_on(device) {
-            before.quiesce().await;
-        }
+    // A copy may be opened on another device.
+    let _claiming = claims.opening.lock().await;
+    if let Some(before) = claims.fence_off()
+        && before.is_on(device)
+    {
+        end_of::<D>(identity, &before).await;
     }
     // What was read before may have been in the middle of something.
     let zones = device.report(options.zones.clone()).await?;
@@ -110,13 +126,53 @@ pub(super) async fn open(
     Ok((engine, recovery))
 }
 
+/// Waits for the lock, and polls what logs of this device have on their way meanwhile: whoever has the
+/// lock may wait for that, and nobody else may be able to poll it.
+async fn lock<'a, D: Driver>(
+    device: &ZonedDevice<D>,
+    opening: &'a tokio::sync::Mutex<()>,
+) -> tokio::sync::MutexGuard<'a, ()> {
+    let engines = D::with_log_writers(|writers| writers.on(device));
+    let mut waiters: Vec<_> = engines.iter().map(|engine| engine.waiter()).collect();
+    let mut locked = pin!(opening.lock());
+    future::poll_fn(|cx| {
+        let polled = locked.as_mut().poll(cx);
+        if polled.is_pending() {
+            for (engine, waiter) in engines.iter().zip(&mut waiters) {
+                engine.poll(waiter, cx);
+            }
+        }
+        polled
+    })
+    .await
+}
+
+/// Which log the zones belong to, if they hold any record.
+async fn identify<D: Driver>(scanner: &mut Scanner<'_, D>, zones: &[Zone]) -> Result<Option<u128>> {
+    for zone in zones.iter().filter(|zone| !is_empty(zone)) {
+        if let Some(identity) = scanner.identity(zone).await? {
+            return Ok(Some(identity));
+        }
+    }
+    Ok(None)
+}
+
+/// Waits until a handle that has been fenced has nothing on its way any more.
+async fn end_of<D: Driver>(identity: u128, fence: &Arc<Fence>) {
+    let engine = D::with_log_writers(|writers| writers.get(identity));
+    match engine.filter(|engine| Arc::ptr_eq(&engine.fence, fence)) {
+        Some(engine) => engine.quiesce().await,
+        None => fence.emptied().await,
+    }
+}
+
 /// Makes a log of zones that hold nothing.
-async fn make(
-    device: &ZonedDevice,
+async fn make<D: Driver>(
+    device: &ZonedDevice<D>,
     options: &LogOptions,
     geometry: Geometry,
     zones: &[Zone],
-) -> Result<Arc<Engine>> {
+) -> Result<Arc<Engine<D>>> {
     let identity = random_identity();
     let claims = Claims::of(identity);
     let _opening = claims.opening.lock().await;
@@ -135,8 +191,10 @@ async fn make(
 }
 
 /// Makes the handle the log's writer, durably, and resets the zones that hold nothing.
-async fn begin(engine: &Arc<Engine>, claims: &Claims) -> Result<()> {
-    claims.set_writer(engine);
+async fn begin<D: Driver>(engine: &Arc<Engine<D>>, claims: &Claims) -> Result<()> {
+    claims.set_writer(&engine.fence);
+    let identity = engine.state().identity;
+    D::with_log_writers(|writers| writers.set(identity, engine));
     {
         let mut state = engine.state();
         for zone in 0..state.zones.len() {
@@ -200,8 +258,8 @@ fn state(
 
 /// Resets a zone for the mark, if there is none and one is not needed to know what the log is: a
 /// reset that was not flushed may have been undone by a crash.
-async fn make_room(
-    device: &ZonedDevice,
+async fn make_room<D: Driver>(
+    device: &ZonedDevice<D>,
     zones: &mut [LogZone],
     found: &[Found],
     recovered: &Recovered,

@@ -5,7 +5,7 @@ use super::{
     record::{self, HEADER_LEN, Header, Kind},
 };
 use crate::{
-    DmaBuffer, ErrorKind, Result, Sector, SectorCount, Zone, ZoneId, ZoneState, ZonedDevice,
+    DmaBuffer, Driver, ErrorKind, Result, Sector, SectorCount, Zone, ZoneId, ZoneState, ZonedDevice,
 };
 
 /// How much is read at once.
@@ -38,14 +38,14 @@ pub(super) struct Contents {
 }
 
 /// Reads zones into one buffer.
-pub(super) struct Scanner<'a> {
-    device: &'a ZonedDevice,
+pub(super) struct Scanner<'a, D: Driver> {
+    device: &'a ZonedDevice<D>,
     granule: usize,
     buffer: Option<DmaBuffer>,
 }
 
-impl<'a> Scanner<'a> {
-    pub(super) fn new(device: &'a ZonedDevice, geometry: &Geometry) -> Result<Self> {
+impl<'a, D: Driver> Scanner<'a, D> {
+    pub(super) fn new(device: &'a ZonedDevice<D>, geometry: &Geometry) -> Result<Self> {
         let granule = geometry.granule;
         let len = CHUNK_LEN.min(geometry.max_read) / granule * granule;
         let mut len = len.max(granule);

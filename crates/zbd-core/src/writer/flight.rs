@@ -16,32 +16,36 @@ use std::{
     task::{Context, Poll, Wake, Waker},
 };
 
-/// An operation on its way.
-pub(crate) type Operation<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+use event_listener::Event;
+
+use crate::{
+    Driver, ZonedDevice,
+    device::{Finished, Operation, woken_in_vain},
+};
 
 /// How many times in a row what has been woken is polled. Operations that end submit others; a
 /// future that wakes itself for ever must not hold a thread.
 const ROUNDS: usize = 8;
 
-/// Operations on their way, of which each ends with a `T`.
-pub(crate) struct Flight<T> {
+/// Operations on their way, each of which is for a job `J` of the owner.
+pub(crate) struct Flight<D: Driver, J> {
     hub: Arc<Hub>,
-    slots: Mutex<Slots<T>>,
+    slots: Mutex<Slots<D, J>>,
 }
 
-struct Slots<T> {
-    all: Vec<Slot<T>>,
+struct Slots<D: Driver, J> {
+    all: Vec<Slot<D, J>>,
     free: Vec<usize>,
 }
 
-struct Slot<T> {
+struct Slot<D: Driver, J> {
     waker: Waker,
-    state: SlotState<T>,
+    state: SlotState<D, J>,
 }
 
-enum SlotState<T> {
+enum SlotState<D: Driver, J> {
     Free,
-    Idle(Operation<T>),
+    Idle(D::Going, J),
     /// Someone polls it.
     Polled {
         /// It has been woken meanwhile.
@@ -59,19 +63,35 @@ pub(crate) struct Ticket {
 }
 
 /// Who is to be woken. It holds no operations, so that wakers which outlive the owner keep nothing.
-#[derive(Default)]
-struct Hub(Mutex<Wakers>);
+#[derive(Debug, Default)]
+pub(crate) struct Hub {
+    wakers: Mutex<Wakers>,
+    /// That nothing is on its way any more. Whoever waits for this polls nothing, and may be on another
+    /// thread, so wakers of operations do not count them.
+    emptied: Event,
+}
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Wakers {
     /// Slots whose operation has been woken and not yet been polled.
     ready: Vec<usize>,
-    /// Of each slot, the number of its operation and who waits for that one.
-    watched: Vec<(u64, Option<Waker>)>,
+    /// Of each slot, what is to be done when its operation is woken.
+    slots: Vec<Watched>,
     /// Who waits for anything else of the owner.
     waiting: Vec<(u64, Waker)>,
     /// The last number given away.
     last: u64,
+    /// How many operations have not ended.
+    on_way: usize,
+}
+
+#[derive(Debug, Default)]
+struct Watched {
+    /// That of its operation.
+    number: u64,
+    is_ready: bool,
+    /// Who waits for this operation.
+    watcher: Option<Waker>,
 }
 
 struct SlotWaker {
@@ -92,9 +112,15 @@ impl Wake for SlotWaker {
         } else {
             Vec::new()
         };
-        wakers.ready.push(self.slot);
-        let watcher = wakers.watched[self.slot].1.clone();
+        let slot = &mut wakers.slots[self.slot];
+        let watcher = slot.watcher.take();
+        if !mem::replace(&mut slot.is_ready, true) {
+            wakers.ready.push(self.slot);
+        }
         drop(wakers);
+        if others.is_empty() && watcher.is_none() {
+            woken_in_vain();
+        }
         wake_all(others);
         if let Some(watcher) = watcher {
             watcher.wake();
@@ -110,17 +136,72 @@ fn wake_all(wakers: Vec<(u64, Waker)>) {
 
 impl Hub {
     fn lock(&self) -> MutexGuard<'_, Wakers> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.wakers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes what has been woken.
+    fn take_ready(&self) -> Vec<usize> {
+        let mut wakers = self.lock();
+        let ready = mem::take(&mut wakers.ready);
+        for slot in &ready {
+            wakers.slots[*slot].is_ready = false;
+        }
+        ready
+    }
+
+    /// How many operations have not ended, or their owner does not know.
+    pub(crate) fn on_way(&self) -> usize {
+        self.lock().on_way
+    }
+
+    /// Waits until all operations have ended, or the owner is gone. Somebody else has to poll them.
+    pub(crate) async fn emptied(&self) {
+        loop {
+            let emptied = self.emptied.listen();
+            if self.on_way() == 0 {
+                return;
+            }
+            emptied.await;
+        }
+    }
+
+    /// Wakes all who wait for something else than a certain operation.
+    pub(crate) fn wake_waiting(&self) {
+        let waiting = mem::take(&mut self.lock().waiting);
+        wake_all(waiting);
+    }
+}
+
+/// One who waits for what comes of a [`Flight`]. Dropped, it is woken no more.
+#[derive(Debug)]
+pub(crate) struct Waiter {
+    hub: Arc<Hub>,
+    /// What it waits under for anything.
+    key: Option<u64>,
+    /// The operation that it waits for.
+    watched: Option<Ticket>,
+}
+
+impl Waiter {
+    /// Whether it has waited before.
+    pub(crate) fn is_known(&self) -> bool {
+        self.key.is_some() || self.watched.is_some()
     }
 
     /// Lets `waker` be woken when the operation ends or needs to be polled. False if the operation
     /// has ended and its owner knows.
-    fn watch(&self, ticket: Ticket, waker: &Waker) -> bool {
-        let mut wakers = self.lock();
-        let (number, watcher) = &mut wakers.watched[ticket.slot];
+    fn watch(&mut self, ticket: Ticket, waker: &Waker) -> bool {
+        if self.watched != Some(ticket) {
+            self.forget();
+        }
+        let mut wakers = self.hub.lock();
+        let Watched {
+            number, watcher, ..
+        } = &mut wakers.slots[ticket.slot];
         if *number != ticket.number {
             return false;
         }
+        self.watched = Some(ticket);
         let former = match watcher {
             Some(known) if known.will_wake(waker) => None,
             _ => watcher.replace(waker.clone()),
@@ -130,19 +211,34 @@ impl Hub {
         true
     }
 
-    fn wake_waiting(&self) {
-        let waiting = mem::take(&mut self.lock().waiting);
-        wake_all(waiting);
+    /// A poll of [`Flight::until`].
+    pub(crate) fn poll_until<R>(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut ticket: impl FnMut() -> Option<Ticket>,
+        turn: impl Fn(),
+        mut check: impl FnMut(&mut Context<'_>) -> Option<R>,
+    ) -> Poll<R> {
+        loop {
+            if let Some(value) = check(cx) {
+                return Poll::Ready(value);
+            }
+            match ticket() {
+                // Each time it is too late, the owner has learnt something in between.
+                Some(ticket) if !self.watch(ticket, cx.waker()) => continue,
+                Some(_) => {}
+                None => self.register(cx.waker()),
+            }
+            break;
+        }
+        turn();
+        match check(cx) {
+            Some(value) => Poll::Ready(value),
+            None => Poll::Pending,
+        }
     }
-}
 
-/// One who waits for something else than a certain operation.
-struct Waiter<'a> {
-    hub: &'a Hub,
-    key: Option<u64>,
-}
-
-impl Waiter<'_> {
+    /// Lets `waker` be woken when anything happens.
     fn register(&mut self, waker: &Waker) {
         let mut wakers = self.hub.lock();
         let key = match self.key {
@@ -163,10 +259,26 @@ impl Waiter<'_> {
         drop(wakers);
         drop(former);
     }
+
+    /// Waits for no operation any more.
+    fn forget(&mut self) {
+        let Some(ticket) = self.watched.take() else {
+            return;
+        };
+        let mut wakers = self.hub.lock();
+        let watched = &mut wakers.slots[ticket.slot];
+        let former = match watched.number == ticket.number {
+            true => watched.watcher.take(),
+            false => None,
+        };
+        drop(wakers);
+        drop(former);
+    }
 }
 
-impl Drop for Waiter<'_> {
+impl Drop for Waiter {
     fn drop(&mut self) {
+        self.forget();
         let Some(key) = self.key else { return };
         let mut wakers = self.hub.lock();
         let at = wakers.waiting.iter().position(|(known, _)| *known == key);
@@ -176,7 +288,7 @@ impl Drop for Waiter<'_> {
     }
 }
 
-impl<T> Flight<T> {
+impl<D: Driver, J> Flight<D, J> {
     pub(crate) fn new() -> Self {
         Self {
             hub: Arc::default(),
@@ -187,8 +299,14 @@ impl<T> Flight<T> {
         }
     }
 
+    /// Who is to be woken.
+    pub(crate) fn hub(&self) -> &Arc<Hub> {
+        &self.hub
+    }
+
     /// Takes an operation up. It begins with the next [`turn`](Self::turn).
-    pub(crate) fn submit(&self, operation: Operation<T>) -> Ticket {
+    pub(crate) fn submit(&self, device: &ZonedDevice<D>, operation: Operation, job: J) -> Ticket {
+        let going = D::launch(device.clone(), operation);
         let mut slots = self.lock();
         let slot = match slots.free.pop() {
             Some(slot) => slot,
@@ -202,36 +320,35 @@ impl<T> Flight<T> {
                 slot
             }
         };
-        slots.all[slot].state = SlotState::Idle(operation);
+        slots.all[slot].state = SlotState::Idle(going, job);
         let mut wakers = self.hub.lock();
+        wakers.on_way += 1;
         wakers.last += 1;
         let number = wakers.last;
-        if wakers.watched.len() <= slot {
-            wakers.watched.resize_with(slot + 1, Default::default);
+        if wakers.slots.len() <= slot {
+            wakers.slots.resize_with(slot + 1, Default::default);
         }
-        wakers.watched[slot] = (number, None);
+        wakers.slots[slot] = Watched {
+            number,
+            is_ready: true,
+            watcher: None,
+        };
         wakers.ready.push(slot);
         Ticket { slot, number }
     }
 
-    /// How many operations have not ended.
-    pub(crate) fn len(&self) -> usize {
-        let slots = self.lock();
-        slots.all.len() - slots.free.len()
-    }
-
     /// Polls all operations that have been woken, and tells `end` of those that have ended.
-    pub(crate) fn turn(&self, mut end: impl FnMut(T)) {
+    pub(crate) fn turn(&self, mut end: impl FnMut(J, Finished)) {
         let mut any = false;
         for _ in 0..ROUNDS {
-            let batch = mem::take(&mut self.hub.lock().ready);
+            let batch = self.hub.take_ready();
             if batch.is_empty() {
                 break;
             }
             for slot in batch {
-                if let Some(value) = self.poll(slot) {
+                if let Some((job, finished)) = self.poll(slot) {
                     any = true;
-                    end(value);
+                    end(job, finished);
                     self.release(slot);
                 }
             }
@@ -241,12 +358,12 @@ impl<T> Flight<T> {
         }
     }
 
-    fn poll(&self, slot: usize) -> Option<T> {
+    fn poll(&self, slot: usize) -> Option<(J, Finished)> {
         let mut slots = self.lock();
         let Slot { waker, state } = &mut slots.all[slot];
         let waker = waker.clone();
-        let mut operation = match mem::replace(state, SlotState::Polled { again: false }) {
-            SlotState::Idle(operation) => operation,
+        let (mut operation, job) = match mem::replace(state, SlotState::Polled { again: false }) {
+            SlotState::Idle(operation, job) => (operation, job),
             SlotState::Polled { .. } => {
                 *state = SlotState::Polled { again: true };
                 return None;
@@ -258,22 +375,22 @@ impl<T> Flight<T> {
         };
         drop(slots);
         loop {
-            let poll = operation.as_mut().poll(&mut Context::from_waker(&waker));
+            let poll = Pin::new(&mut operation).poll(&mut Context::from_waker(&waker));
             let mut slots = self.lock();
             let state = &mut slots.all[slot].state;
             match poll {
-                Poll::Ready(value) => {
+                Poll::Ready(finished) => {
                     *state = SlotState::Ended;
                     drop(slots);
                     drop(operation);
-                    return Some(value);
+                    return Some((job, finished));
                 }
                 Poll::Pending => {
                     if matches!(state, SlotState::Polled { again: true }) {
                         *state = SlotState::Polled { again: false };
                         continue;
                     }
-                    *state = SlotState::Idle(operation);
+                    *state = SlotState::Idle(operation, job);
                     return None;
                 }
             }
@@ -283,13 +400,29 @@ impl<T> Flight<T> {
     /// Gives a slot back once the owner knows how its operation has ended, and wakes who waits for
     /// that: whoever begins to wait afterwards finds what the owner knows.
     fn release(&self, slot: usize) {
-        let (_, watcher) = mem::take(&mut self.hub.lock().watched[slot]);
+        let mut wakers = self.hub.lock();
+        let Watched { watcher, .. } = mem::take(&mut wakers.slots[slot]);
+        wakers.on_way -= 1;
+        let is_empty = wakers.on_way == 0;
+        drop(wakers);
         let mut slots = self.lock();
         slots.all[slot].state = SlotState::Free;
         slots.free.push(slot);
         drop(slots);
         if let Some(watcher) = watcher {
             watcher.wake();
+        }
+        if is_empty {
+            self.hub.emptied.notify(usize::MAX);
+        }
+    }
+
+    /// One who will wait.
+    pub(crate) fn waiter(&self) -> Waiter {
+        Waiter {
+            hub: Arc::clone(&self.hub),
+            key: None,
+            watched: None,
         }
     }
 
@@ -302,38 +435,19 @@ impl<T> Flight<T> {
         turn: impl Fn(),
         mut check: impl FnMut(&mut Context<'_>) -> Option<R>,
     ) -> R {
-        let mut waiter = Waiter {
-            hub: &self.hub,
-            key: None,
-        };
-        future::poll_fn(|cx| {
-            loop {
-                if let Some(value) = check(cx) {
-                    return Poll::Ready(value);
-                }
-                match ticket() {
-                    // Each time it is too late, the owner has learnt something in between.
-                    Some(ticket) if !self.hub.watch(ticket, cx.waker()) => continue,
-                    Some(_) => {}
-                    None => waiter.register(cx.waker()),
-                }
-                break;
-            }
-            turn();
-            match check(cx) {
-                Some(value) => Poll::Ready(value),
-                None => Poll::Pending,
-            }
-        })
-        .await
+        let mut waiter = self.waiter();
+        future::poll_fn(|cx| waiter.poll_until(cx, &mut ticket, &turn, &mut check)).await
     }
 
-    /// Wakes all who wait for something else than a certain operation.
-    pub(crate) fn wake(&self) {
-        self.hub.wake_waiting();
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Slots<T>> {
+    fn lock(&self) -> MutexGuard<'_, Slots<D, J>> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<D: Driver, J> Drop for Flight<D, J> {
+    fn drop(&mut self) {
+        drop(mem::take(&mut self.lock().all));
+        self.hub.lock().on_way = 0;
+        self.hub.emptied.notify(usize::MAX);
     }
 }

@@ -12,11 +12,11 @@ use std::{
 };
 
 use crate::{
-    DmaBuffer, Error, ErrorKind, Result, Sector, SectorCount, ZoneId, ZoneState, ZoneType,
-    ZonedDevice,
+    DmaBuffer, Driver, Error, ErrorKind, Lanes, Result, Sector, SectorCount, ZoneId, ZoneState,
+    ZoneType, ZonedDevice, device::Operation,
 };
-use flight::Flight;
-use pieces::{Ended, Group, Method, State};
+use flight::{Flight, Waiter};
+use pieces::{Group, Job, Method, State};
 
 /// Where a part of what was written is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,27 +78,27 @@ pub struct Written {
 /// on when its [`Write`] is dropped, and [`flush`](Self::flush) covers it. They make progress when
 /// any future of the writer is polled. When the writer and its [`Write`]s are gone, what is in flight
 /// may or may not be carried out.
-pub struct ZoneWriter {
-    shared: Arc<Shared>,
+pub struct ZoneWriter<D: Driver = Lanes> {
+    shared: Arc<Shared<D>>,
 }
 
-struct Shared {
-    device: ZonedDevice,
+struct Shared<D: Driver> {
+    device: ZonedDevice<D>,
     zone: ZoneId,
     method: Method,
     window: usize,
-    flight: Flight<Ended>,
+    flight: Flight<D, Job>,
     state: Mutex<State>,
 }
 
-impl ZoneWriter {
+impl<D: Driver> ZoneWriter<D> {
     /// A writer for `zone` from its write pointer on, with at most `window` requests in flight. It
     /// must be the only one that writes to the zone.
     ///
     /// # Errors
     /// - [`ErrorKind::InvalidRequest`]: there is no such zone, or it is conventional.
     /// - [`ErrorKind::InvalidZoneState`]: it is full, read-only or offline.
-    pub async fn open(device: &ZonedDevice, zone: ZoneId, window: usize) -> Result<Self> {
+    pub async fn open(device: &ZonedDevice<D>, zone: ZoneId, window: usize) -> Result<Self> {
         let reported = device.zone(zone).report().await?;
         let at = match (reported.state, reported.write_pointer) {
             _ if reported.zone_type == ZoneType::Conventional => {
@@ -173,7 +173,7 @@ impl ZoneWriter {
     /// The parts that have been submitted are written, the others are not;
     /// [`submitted`](Self::submitted) tells how far it came. A buffer of one part is submitted when
     /// this ends, and not before.
-    pub async fn write(&mut self, buffer: DmaBuffer) -> Result<Write> {
+    pub async fn write(&mut self, buffer: DmaBuffer) -> Result<Write<D>> {
         let shared = &self.shared;
         if let Err(error) = shared.admit(&buffer) {
             return Err(error.with_buffer(Some(buffer)));
@@ -182,7 +182,9 @@ impl ZoneWriter {
         let group = Arc::new(Mutex::new(Group::new(count)));
         if count == 1 && buffer.is_contiguous() {
             let mut buffer = Some(buffer);
-            let submitted = shared.until(|| shared.submit(&mut buffer, 0, &group)).await;
+            let submitted = shared
+                .until(|| shared.submit_part(&mut buffer, 0, &group))
+                .await;
             submitted.map_err(|error| error.with_buffer(buffer))?;
         } else {
             let submitted = shared.submit_copies(&buffer, &group).await;
@@ -195,7 +197,7 @@ impl ZoneWriter {
         shared.turn();
         Ok(Write {
             shared: Arc::clone(shared),
-            wait: None,
+            waiter: shared.flight.waiter(),
             group,
         })
     }
@@ -227,11 +229,7 @@ impl ZoneWriter {
                 if !state.is_flushing && state.complete >= end {
                     state.is_flushing = true;
                     let upto = state.complete;
-                    let device = shared.device.clone();
-                    shared.flight.submit(Box::pin(async move {
-                        let result = device.flush().await;
-                        Ended::Flush { upto, result }
-                    }));
+                    shared.submit(Operation::Flush, Job::Flush { upto });
                 }
                 None
             })
@@ -264,10 +262,7 @@ impl ZoneWriter {
                         return Some(Ok(()));
                     }
                     state.is_finishing = true;
-                    let (device, zone) = (shared.device.clone(), shared.zone);
-                    shared.flight.submit(Box::pin(async move {
-                        Ended::Finish(device.zone(zone).finish().await)
-                    }));
+                    shared.submit(Operation::Finish(shared.zone), Job::Finish);
                 }
                 None
             })
@@ -275,13 +270,18 @@ impl ZoneWriter {
     }
 }
 
-impl Shared {
+impl<D: Driver> Shared<D> {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn turn(&self) {
-        self.flight.turn(|ended| self.state().end(ended));
+        let end = |job, finished| self.state().end(job, finished);
+        self.flight.turn(end);
+    }
+
+    fn submit(&self, operation: Operation, job: Job) {
+        self.flight.submit(&self.device, operation, job);
     }
 
     async fn until<R>(&self, mut check: impl FnMut() -> Option<R>) -> R {
@@ -319,7 +319,7 @@ impl Shared {
     }
 
     /// Submits `buffer` as part `part` of `group`, if the window has room.
-    fn submit(
+    fn submit_part(
         &self,
         buffer: &mut Option<DmaBuffer>,
         part: usize,
@@ -337,24 +337,18 @@ impl Shared {
         };
         let len = SectorCount(buffer.len() as u64 / crate::SECTOR_LEN);
         let (number, at) = state.submit(len);
-        let (device, zone, group) = (self.device.clone(), self.zone, Arc::clone(group));
-        let appends = self.method.appends;
-        self.flight.submit(Box::pin(async move {
-            let result = match appends {
-                true => device
-                    .append(zone, buffer)
-                    .await
-                    .map(|appended| (appended.sector, appended.buffer)),
-                false => device.write(at, buffer).await.map(|buffer| (at, buffer)),
-            };
-            Ended::Part {
-                number,
-                part,
-                group,
-                len,
-                result,
-            }
-        }));
+        let zone = self.zone;
+        let operation = match self.method.appends {
+            true => Operation::Append { zone, buffer },
+            false => Operation::Write { at, buffer },
+        };
+        let job = Job::Part {
+            number,
+            part,
+            group: Arc::clone(group),
+            len,
+        };
+        self.submit(operation, job);
         Some(Ok(()))
     }
 
@@ -369,14 +363,19 @@ impl Shared {
                 buffer.read_at(start, &mut copied);
                 piece.copy_from_slice(&copied);
             }
-            self.until(|| self.submit(&mut piece, part, group)).await?;
+            self.until(|| self.submit_part(&mut piece, part, group))
+                .await?;
         }
         Ok(())
     }
 
     fn allocate(&self, len: usize) -> Option<Result<DmaBuffer>> {
         match self.device.buffer(len) {
-            Err(error) if error.kind() == ErrorKind::OutOfMemory && self.flight.len() > 0 => None,
+            Err(error)
+                if error.kind() == ErrorKind::OutOfMemory && self.flight.hub().on_way() > 0 =>
+            {
+                None
+            }
             buffer => Some(buffer),
         }
     }
@@ -392,40 +391,31 @@ fn group_lock(group: &Mutex<Group>) -> MutexGuard<'_, Group> {
 /// # Cancellation
 /// Dropped, it changes nothing: the data are written all the same.
 #[must_use = "what is not awaited may have failed; a flush tells"]
-pub struct Write {
-    shared: Arc<Shared>,
-    wait: Option<Pin<Box<dyn Future<Output = Result<Written>> + Send>>>,
+pub struct Write<D: Driver = Lanes> {
+    shared: Arc<Shared<D>>,
+    waiter: Waiter,
     group: Arc<Mutex<Group>>,
 }
 
-impl Future for Write {
+impl<D: Driver> Future for Write<D> {
     type Output = Result<Written>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Self {
             shared,
-            wait,
+            waiter,
             group,
         } = &mut *self;
         // Most have ended when they are asked.
-        if wait.is_none() {
+        if !waiter.is_known() {
             shared.turn();
-            if let Some(end) = group_lock(group).take_end() {
-                return Poll::Ready(end);
-            }
-            let (shared, group) = (Arc::clone(shared), Arc::clone(group));
-            *wait = Some(Box::pin(async move {
-                shared.until(|| group_lock(&group).take_end()).await
-            }));
         }
-        match wait {
-            Some(wait) => wait.as_mut().poll(cx),
-            None => Poll::Pending,
-        }
+        let check = |_: &mut Context<'_>| group_lock(group).take_end();
+        waiter.poll_until(cx, || None, || shared.turn(), check)
     }
 }
 
-impl fmt::Debug for Write {
+impl<D: Driver> fmt::Debug for Write<D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Write")
             .field("zone", &self.shared.zone)
@@ -433,7 +423,7 @@ impl fmt::Debug for Write {
     }
 }
 
-impl fmt::Debug for ZoneWriter {
+impl<D: Driver> fmt::Debug for ZoneWriter<D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = self.shared.state();
         f.debug_struct("ZoneWriter")

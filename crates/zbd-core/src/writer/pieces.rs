@@ -6,7 +6,10 @@ use std::{
 };
 
 use super::{Extent, Written};
-use crate::{DeviceInfo, DmaBuffer, Error, ErrorKind, Result, Sector, SectorCount, ZoneType};
+use crate::{
+    DeviceInfo, DmaBuffer, Error, ErrorKind, Result, Sector, SectorCount, ZoneType,
+    device::Finished,
+};
 
 /// How a zone is written.
 #[derive(Clone, Copy, Debug)]
@@ -46,20 +49,18 @@ impl Method {
     }
 }
 
-/// How a request of a writer has ended.
-pub(super) enum Ended {
+/// What an operation of a writer is for.
+pub(super) enum Job {
     Part {
         number: u64,
         part: usize,
         group: Arc<Mutex<Group>>,
         len: SectorCount,
-        result: Result<(Sector, DmaBuffer)>,
     },
     Flush {
         upto: SectorCount,
-        result: Result<()>,
     },
-    Finish(Result<()>),
+    Finish,
 }
 
 /// The parts of one write.
@@ -82,14 +83,14 @@ impl Group {
         }
     }
 
-    fn end(&mut self, part: usize, len: SectorCount, result: Result<(Sector, DmaBuffer)>) {
+    fn end(&mut self, part: usize, len: SectorCount, finished: Finished) {
         self.left -= 1;
         let is_copy = self.extents.len() > 1 || self.buffer.is_some();
-        match result {
+        match finished {
             Ok((sector, buffer)) => {
                 self.extents[part] = Some(Extent { sector, len });
                 if !is_copy {
-                    self.buffer = Some(buffer);
+                    self.buffer = buffer;
                 }
             }
             Err(error) if self.error.is_none() => self.error = Some(error),
@@ -204,43 +205,42 @@ impl State {
         (self.first + self.parts.len() as u64 - 1, at)
     }
 
-    /// Learns how a request has ended.
-    pub(super) fn end(&mut self, ended: Ended) {
-        match ended {
-            Ended::Part {
+    /// Learns how an operation has ended.
+    pub(super) fn end(&mut self, job: Job, finished: Finished) {
+        match job {
+            Job::Part {
                 number,
                 part,
                 group,
                 len,
-                result,
             } => {
                 self.in_flight -= 1;
-                self.part(number, len, &result);
+                self.part(number, len, &finished);
                 let mut group = group.lock().unwrap_or_else(PoisonError::into_inner);
-                group.end(part, len, result);
+                group.end(part, len, finished);
             }
-            Ended::Flush { upto, result } => {
+            Job::Flush { upto } => {
                 self.is_flushing = false;
-                match result {
-                    Ok(()) => self.durable = self.durable.max(upto),
+                match finished {
+                    Ok(_) => self.durable = self.durable.max(upto),
                     // What a later flush says of data that this one could not write is not known.
                     Err(error) => self.fail(self.durable, &error),
                 }
             }
-            Ended::Finish(result) => {
+            Job::Finish => {
                 self.is_finishing = false;
-                if result.is_ok() {
+                if finished.is_ok() {
                     self.room = SectorCount(0);
                 }
-                self.finished = Some(result);
+                self.finished = Some(finished.map(drop));
             }
         }
     }
 
-    fn part(&mut self, number: u64, len: SectorCount, result: &Result<(Sector, DmaBuffer)>) {
+    fn part(&mut self, number: u64, len: SectorCount, finished: &Finished) {
         // Parts leave when they and all before them are written.
         let at = (number - self.first) as usize;
-        match result {
+        match finished {
             Ok(_) => self.parts[at].is_written = true,
             Err(error) => {
                 let from = SectorCount(self.parts[at].end.0 - len.0);

@@ -2,6 +2,8 @@
 
 use std::{
     cell::RefCell,
+    mem,
+    pin::{Pin, pin},
     rc::Rc,
     sync::Arc,
     task::{Context, Poll, Wake, Waker},
@@ -9,9 +11,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::runtime::Builder;
+use tokio::runtime::{Builder, Runtime};
 use zbd_core::{
-    Appended, ErrorKind, Local, OpenOptions, Result, Sector, WaitPolicy, ZoneId, ZonedDevice,
+    Appended, ErrorKind, Local, OpenOptions, Result, Sector, WaitPolicy, ZoneId, ZoneLog,
+    ZoneWriter, ZonedDevice,
+    log::{LogOptions, RecordId},
     on_thread_park, on_thread_park_with_io,
 };
 
@@ -254,6 +258,100 @@ fn who_waits_for_orphans_is_kept_awake() {
             assert_eq!(pointer, Some(Sector(2048 + 24)), "{wait} {with_io}");
         }
     }
+}
+
+/// Does something on every kind of runtime; fails if that does not end.
+fn on_runtimes(options: &'static str, what: impl Fn(Runtime, ZonedDevice<Local>) + Send + 'static) {
+    in_time(move || {
+        for wait in [WaitPolicy::Poll, WaitPolicy::Adaptive] {
+            for with_io in [false, true] {
+                let mut device = Device::threaded(&format!("{GEOMETRY},{options}"));
+                let local = open(&mut device, wait);
+                let mut builder = Builder::new_current_thread();
+                match with_io {
+                    false => builder.on_thread_park(on_thread_park),
+                    true => builder.enable_io().on_thread_park(on_thread_park_with_io),
+                };
+                what(builder.build().unwrap(), local);
+            }
+        }
+    });
+}
+
+#[test]
+fn who_waits_in_line_behind_orphans_is_kept_awake() {
+    on_runtimes("latency=20ms", |runtime, local| {
+        let mut cx = Context::from_waker(Waker::noop());
+        for _ in 0..16 {
+            let mut orphan = Box::pin(append(&local, 1));
+            assert!(orphan.as_mut().poll(&mut cx).is_pending());
+        }
+        runtime.block_on(append(&local, 2)).unwrap();
+    });
+}
+
+/// What a writer has on its way wakes nobody when its future was dropped.
+#[test]
+fn who_waits_beside_a_writer_for_which_nobody_waits_is_kept_awake() {
+    on_runtimes("latency=20ms", |runtime, local| {
+        let buffer = || local.buffer(4096).unwrap();
+        let mut writer = runtime
+            .block_on(ZoneWriter::open(&local, ZoneId(1), 4))
+            .unwrap();
+        // What is looked at first is the writer's.
+        runtime.block_on(async {
+            let mut append = pin!(append(&local, 2));
+            let mut has_begun = false;
+            std::future::poll_fn(|cx| {
+                let end = append.as_mut().poll(cx);
+                if !mem::replace(&mut has_begun, true) {
+                    let mut write = pin!(writer.write(buffer()));
+                    assert!(write.as_mut().poll(cx).is_ready());
+                }
+                end
+            })
+            .await
+            .unwrap();
+        });
+        // What ends first is the writer's.
+        runtime.block_on(async {
+            drop(writer.write(buffer()).await.unwrap());
+            local.drive();
+            thread::sleep(Duration::from_millis(10));
+            append(&local, 2).await.unwrap();
+        });
+        // Who waited for the writer's has gone.
+        runtime.block_on(async {
+            let mut write = writer.write(buffer()).await.unwrap();
+            let mut gone = Context::from_waker(Waker::noop());
+            assert!(Pin::new(&mut write).poll(&mut gone).is_pending());
+            drop(write);
+            local.drive();
+            thread::sleep(Duration::from_millis(10));
+            append(&local, 2).await.unwrap();
+        });
+        runtime.block_on(writer.flush()).unwrap();
+        assert_eq!(writer.durable().bytes(), 3 * 4096);
+    });
+}
+
+/// As with a writer; who waits for a record waits for that only.
+#[test]
+fn who_waits_beside_a_log_for_whose_record_nobody_waits_is_kept_awake() {
+    on_runtimes("latency=20ms", |runtime, local| {
+        let options = LogOptions::new(ZoneId(2)..ZoneId(4));
+        let (log, _) = runtime.block_on(ZoneLog::open(&local, &options)).unwrap();
+        runtime.block_on(async {
+            let mut gone = Context::from_waker(Waker::noop());
+            let mut record = Box::pin(log.append(b"record"));
+            assert!(record.as_mut().poll(&mut gone).is_pending());
+            drop(record);
+            local.drive();
+            thread::sleep(Duration::from_millis(10));
+            append(&local, 1).await.unwrap();
+        });
+        assert_eq!(runtime.block_on(log.sync()).unwrap(), RecordId(1));
+    });
 }
 
 /// The device returns their memory when nobody awaits a request any more, and the executor has nothing

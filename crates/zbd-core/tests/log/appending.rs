@@ -3,18 +3,25 @@
 use std::sync::Arc;
 
 use zbd_core::{
-    ErrorKind, ZoneId, ZoneLog, ZoneState,
+    ErrorKind, Local, ZoneId, ZoneLog, ZoneState, ZonedDevice,
     log::{LogOptions, RecordId},
+    on_thread_park, on_thread_park_with_io,
 };
 
 use crate::{
     blocking::block_on,
-    rig::{SMALL, device, open, options, payload},
+    rig::{Kind, SMALL, device, device_of, on_both_kinds, open, options, payload},
 };
 
-#[test]
-fn records_are_read_back_before_and_after_the_log_is_opened_anew() {
-    let device = device(SMALL);
+on_both_kinds! {
+    records_are_read_back_before_and_after_the_log_is_opened_anew,
+    a_log_leaves_other_zones_alone,
+    a_record_that_is_too_long_is_refused_and_the_limit_named,
+    an_id_is_asked_for_and_got_or_refused,
+}
+
+fn records_are_read_back_before_and_after_the_log_is_opened_anew<D: Kind>() {
+    let device = device_of::<D>(SMALL);
     let (log, recovery) = open(&device);
     assert!(recovery.records.is_empty());
     let lens = [0, 1, 423, 424, 425, 512, 936, 937, 8104];
@@ -47,9 +54,8 @@ fn records_are_read_back_before_and_after_the_log_is_opened_anew() {
     }
 }
 
-#[test]
-fn a_log_leaves_other_zones_alone() {
-    let device = device(SMALL);
+fn a_log_leaves_other_zones_alone<D: Kind>() {
+    let device = device_of::<D>(SMALL);
     let (log, _) = open(&device);
     block_on(async {
         for id in 0..500 {
@@ -63,9 +69,8 @@ fn a_log_leaves_other_zones_alone() {
     });
 }
 
-#[test]
-fn a_record_that_is_too_long_is_refused_and_the_limit_named() {
-    let device = device(SMALL);
+fn a_record_that_is_too_long_is_refused_and_the_limit_named<D: Kind>() {
+    let device = device_of::<D>(SMALL);
     let (log, _) = open(&device);
     let error = block_on(log.append(&[0; 8105])).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidRequest);
@@ -73,9 +78,8 @@ fn a_record_that_is_too_long_is_refused_and_the_limit_named() {
     assert_eq!(block_on(log.append(&[0; 8104])).unwrap(), RecordId(0));
 }
 
-#[test]
-fn an_id_is_asked_for_and_got_or_refused() {
-    let device = device(SMALL);
+fn an_id_is_asked_for_and_got_or_refused<D: Kind>() {
+    let device = device_of::<D>(SMALL);
     let mut options = options();
     options.first_id = RecordId(17);
     block_on(async {
@@ -145,3 +149,48 @@ fn many_tasks_append_at_once_and_ids_say_the_order() {
         assert_eq!(read, text.as_bytes());
     }
 }
+
+#[test]
+fn many_tasks_of_one_thread_append_at_once() {
+    for with_io in [false, true] {
+        let device = device_of::<Local>("emu:zones=4,zone-size=4m,block-size=512,latency=100us");
+        let options = LogOptions::new(ZoneId(0)..ZoneId(4));
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        match with_io {
+            false => builder.on_thread_park(on_thread_park),
+            true => builder.enable_io().on_thread_park(on_thread_park_with_io),
+        };
+        let runtime = builder.build_local(Default::default()).unwrap();
+        let (log, _) = runtime.block_on(ZoneLog::open(&device, &options)).unwrap();
+        let tasks: Vec<_> = (0..16)
+            .map(|task| {
+                let log = log.clone();
+                runtime.spawn_local(async move {
+                    for n in 0..50_u8 {
+                        let id = log.append_durable(&[task, n]).await.unwrap();
+                        assert!(log.watermark() > id);
+                        assert_eq!(log.read(id).await.unwrap(), [task, n]);
+                    }
+                })
+            })
+            .collect();
+        for task in tasks {
+            runtime.block_on(task).unwrap();
+        }
+        let (_, recovery) = runtime.block_on(ZoneLog::open(&device, &options)).unwrap();
+        assert_eq!(recovery.records.len(), 16 * 50);
+        assert!(log.is_fenced());
+    }
+}
+
+/// What runs on lanes can be sent and shared, and so can its futures be sent.
+const _: fn() = || {
+    fn is_shared<T: Send + Sync>() {}
+    fn is_sent<T: Send>(_: T) {}
+    is_shared::<ZoneLog>();
+    let _ = |device: &ZonedDevice, options| is_sent(ZoneLog::open(device, options));
+    let _ = |device: &ZonedDevice, options| is_sent(ZoneLog::create(device, options));
+    let _ = |log: &ZoneLog| is_sent(log.append_durable(b"x"));
+    let _ = |log: &ZoneLog| is_sent(log.read(RecordId(0)));
+    let _ = |log: &ZoneLog| is_sent(log.trim(RecordId(0)));
+};

@@ -7,7 +7,7 @@ use zbd_emu::Fault;
 
 use crate::{
     blocking::{block_on, poll_once},
-    rig::{SMALL, controlled, open, payload},
+    rig::{Kind, SMALL, controlled_of, on_both_kinds, open, payload},
 };
 
 /// VIRTIO_BLK_S_IOERR.
@@ -15,9 +15,16 @@ const IOERR: u8 = 1;
 /// VIRTIO_BLK_S_ZONE_INVALID_CMD.
 const INVALID_CMD: u8 = 3;
 
-#[test]
-fn the_watermark_stops_before_a_record_that_was_not_written() {
-    let (device, control) = controlled(SMALL);
+on_both_kinds! {
+    the_watermark_stops_before_a_record_that_was_not_written,
+    a_record_that_a_zone_does_not_take_goes_to_another,
+    a_flush_that_failed_is_not_made_good_by_the_next,
+    a_read_only_zone_is_read_and_not_written,
+    an_offline_zone_with_durable_records_is_a_loss,
+}
+
+fn the_watermark_stops_before_a_record_that_was_not_written<D: Kind>() {
+    let (device, control) = controlled_of::<D>(SMALL);
     let (log, _) = open(&device);
     block_on(log.append_durable(&payload(0, 100))).unwrap();
     control.hold();
@@ -59,9 +66,8 @@ fn the_watermark_stops_before_a_record_that_was_not_written() {
     assert_eq!(recovery.next_id, RecordId(hole));
 }
 
-#[test]
-fn a_record_that_a_zone_does_not_take_goes_to_another() {
-    let (device, control) = controlled(SMALL);
+fn a_record_that_a_zone_does_not_take_goes_to_another<D: Kind>() {
+    let (device, control) = controlled_of::<D>(SMALL);
     let (log, _) = open(&device);
     block_on(async {
         for id in 0..4 {
@@ -85,9 +91,8 @@ fn a_record_that_a_zone_does_not_take_goes_to_another() {
     });
 }
 
-#[test]
-fn a_flush_that_failed_is_not_made_good_by_the_next() {
-    let (device, control) = controlled(SMALL);
+fn a_flush_that_failed_is_not_made_good_by_the_next<D: Kind>() {
+    let (device, control) = controlled_of::<D>(SMALL);
     let (log, _) = open(&device);
     block_on(async {
         log.append_durable(b"one").await.unwrap();
@@ -101,9 +106,8 @@ fn a_flush_that_failed_is_not_made_good_by_the_next() {
     });
 }
 
-#[test]
-fn a_read_only_zone_is_read_and_not_written() {
-    let (device, control) = controlled(SMALL);
+fn a_read_only_zone_is_read_and_not_written<D: Kind>() {
+    let (device, control) = controlled_of::<D>(SMALL);
     let (log, _) = open(&device);
     block_on(async {
         for id in 0..10 {
@@ -133,9 +137,8 @@ fn a_read_only_zone_is_read_and_not_written() {
     );
 }
 
-#[test]
-fn an_offline_zone_with_durable_records_is_a_loss() {
-    let (device, control) = controlled(SMALL);
+fn an_offline_zone_with_durable_records_is_a_loss<D: Kind>() {
+    let (device, control) = controlled_of::<D>(SMALL);
     let (log, _) = open(&device);
     block_on(async {
         for id in 0..100 {

@@ -7,11 +7,14 @@ use zbd_core::{
 
 use crate::{
     blocking::block_on,
-    rig::{GRANULE, Image, SMALL, device, image, open, options, payload, place, restored},
+    rig::{
+        GRANULE, Image, Kind, SMALL, device, device_of, image, on_both_kinds, open, options,
+        payload, place, restored_of,
+    },
 };
 
 /// The ids that were found, each with its payload checked.
-fn ids(log: &ZoneLog, recovery: &Recovery, len: usize) -> Vec<u64> {
+fn ids<D: Kind>(log: &ZoneLog<D>, recovery: &Recovery, len: usize) -> Vec<u64> {
     let ids = recovery.records.iter().map(|record| {
         let read = block_on(log.read(record.id)).unwrap();
         assert_eq!(read, payload(record.id.0, len), "record {}", record.id);
@@ -34,22 +37,34 @@ fn unflushed(count: u64) -> (Image, Vec<(usize, usize)>) {
     (image(&device), places)
 }
 
-#[test]
-fn records_that_landed_in_any_order_come_back_in_that_of_their_ids() {
+on_both_kinds! {
+    records_that_landed_in_any_order_come_back_in_that_of_their_ids,
+    recovery_stops_at_the_first_gap_and_what_is_beyond_never_comes_back,
+    stale_records_stay_dead_when_the_epochs_after_them_are_trimmed_away,
+    a_damaged_record_that_was_not_durable_ends_the_log,
+    a_damaged_record_that_was_durable_is_told_and_accepted_by_choice,
+    a_record_that_is_damaged_after_it_was_opened_is_not_read_as_right,
+    a_record_cut_short_is_no_record_and_what_follows_is_not_taken_for_its_rest,
+    the_trim_point_survives_and_what_is_below_it_does_not_hide_what_is_above,
+    zones_that_are_trimmed_and_not_reset_yet_are_reset_by_the_next_handle,
+    what_shows_behind_a_seal_is_no_record,
+    what_is_not_the_log_s_is_refused_and_left_as_it_is,
+}
+
+fn records_that_landed_in_any_order_come_back_in_that_of_their_ids<D: Kind>() {
     let (mut image, places) = unflushed(20);
     let zone = places[0].0;
     // The mark is first.
     image[zone][1..].reverse();
-    let (log, recovery) = open(&restored(SMALL, &image));
+    let (log, recovery) = open(&restored_of::<D>(SMALL, &image));
     assert!((0..20).eq(ids(&log, &recovery, 100)));
 }
 
-#[test]
-fn recovery_stops_at_the_first_gap_and_what_is_beyond_never_comes_back() {
+fn recovery_stops_at_the_first_gap_and_what_is_beyond_never_comes_back<D: Kind>() {
     let (mut image, places) = unflushed(20);
     let (zone, granule) = places[7];
     image[zone].remove(granule);
-    let device = restored(SMALL, &image);
+    let device = restored_of::<D>(SMALL, &image);
     let (log, recovery) = open(&device);
     assert!((0..7).eq(ids(&log, &recovery, 100)));
     assert_eq!((recovery.next_id, recovery.dropped), (RecordId(7), 12));
@@ -70,12 +85,11 @@ fn recovery_stops_at_the_first_gap_and_what_is_beyond_never_comes_back() {
     }
 }
 
-#[test]
-fn stale_records_stay_dead_when_the_epochs_after_them_are_trimmed_away() {
+fn stale_records_stay_dead_when_the_epochs_after_them_are_trimmed_away<D: Kind>() {
     let (mut image, places) = unflushed(20);
     let (zone, granule) = places[7];
     image[zone].remove(granule);
-    let device = restored(SMALL, &image);
+    let device = restored_of::<D>(SMALL, &image);
     // Records 8 to 19 of the first epoch share their zone with 0 to 6, which is kept as long as
     // one of them is wanted.
     let (log, _) = open(&device);
@@ -93,22 +107,20 @@ fn stale_records_stay_dead_when_the_epochs_after_them_are_trimmed_away() {
     }
 }
 
-#[test]
-fn a_damaged_record_that_was_not_durable_ends_the_log() {
+fn a_damaged_record_that_was_not_durable_ends_the_log<D: Kind>() {
     for byte in [3, 50, 84, 88, 120] {
         let (mut image, places) = unflushed(20);
         let (zone, granule) = places[7];
         image[zone][granule][byte] ^= 0x10;
-        let (log, recovery) = open(&restored(SMALL, &image));
+        let (log, recovery) = open(&restored_of::<D>(SMALL, &image));
         assert!((0..7).eq(ids(&log, &recovery, 100)), "byte {byte}");
         assert_eq!(recovery.dropped, 12);
         assert_eq!(recovery.damaged, usize::from(byte >= 88));
     }
 }
 
-#[test]
-fn a_damaged_record_that_was_durable_is_told_and_accepted_by_choice() {
-    let device_before = device(SMALL);
+fn a_damaged_record_that_was_durable_is_told_and_accepted_by_choice<D: Kind>() {
+    let device_before = device_of::<D>(SMALL);
     let (log, _) = open(&device_before);
     block_on(async {
         for id in 0..20 {
@@ -118,7 +130,7 @@ fn a_damaged_record_that_was_durable_is_told_and_accepted_by_choice() {
     let (zone, granule) = place(&device_before, &log, 7);
     let mut image = image(&device_before);
     image[zone][granule][100] ^= 1;
-    let device = restored(SMALL, &image);
+    let device = restored_of::<D>(SMALL, &image);
     let error = block_on(ZoneLog::open(&device, &options())).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Corrupt);
     assert!(error.to_string().contains("record 7"), "{error}");
@@ -131,9 +143,8 @@ fn a_damaged_record_that_was_durable_is_told_and_accepted_by_choice() {
     assert!((0..8).eq(ids(&log, &recovery, 100)));
 }
 
-#[test]
-fn a_record_that_is_damaged_after_it_was_opened_is_not_read_as_right() {
-    let device = device(SMALL);
+fn a_record_that_is_damaged_after_it_was_opened_is_not_read_as_right<D: Kind>() {
+    let device = device_of::<D>(SMALL);
     let (log, _) = open(&device);
     let other = block_on(async {
         let id = log.append_durable(&payload(0, 100)).await.unwrap();
@@ -147,9 +158,8 @@ fn a_record_that_is_damaged_after_it_was_opened_is_not_read_as_right() {
     assert_eq!(other.kind(), ErrorKind::Corrupt);
 }
 
-#[test]
-fn a_record_cut_short_is_no_record_and_what_follows_is_not_taken_for_its_rest() {
-    let device_before = device(SMALL);
+fn a_record_cut_short_is_no_record_and_what_follows_is_not_taken_for_its_rest<D: Kind>() {
+    let device_before = device_of::<D>(SMALL);
     let (log, _) = open(&device_before);
     block_on(async {
         log.append_durable(&payload(0, 2000)).await.unwrap();
@@ -160,7 +170,7 @@ fn a_record_cut_short_is_no_record_and_what_follows_is_not_taken_for_its_rest() 
     for cut in 0..5 {
         let mut image = whole.clone();
         image[zone].truncate(granule + cut);
-        let device = restored(SMALL, &image);
+        let device = restored_of::<D>(SMALL, &image);
         let (log, recovery) = open(&device);
         assert!((0..1).eq(ids(&log, &recovery, 2000)), "cut at {cut}");
         block_on(async {
@@ -175,9 +185,8 @@ fn a_record_cut_short_is_no_record_and_what_follows_is_not_taken_for_its_rest() 
     }
 }
 
-#[test]
-fn the_trim_point_survives_and_what_is_below_it_does_not_hide_what_is_above() {
-    let device = device(SMALL);
+fn the_trim_point_survives_and_what_is_below_it_does_not_hide_what_is_above<D: Kind>() {
+    let device = device_of::<D>(SMALL);
     let (log, _) = open(&device);
     block_on(async {
         // Three records a zone.
@@ -196,9 +205,8 @@ fn the_trim_point_survives_and_what_is_below_it_does_not_hide_what_is_above() {
     assert!(before.iter().filter(|zone| !zone.is_empty()).count() <= 3);
 }
 
-#[test]
-fn zones_that_are_trimmed_and_not_reset_yet_are_reset_by_the_next_handle() {
-    let device_before = device(SMALL);
+fn zones_that_are_trimmed_and_not_reset_yet_are_reset_by_the_next_handle<D: Kind>() {
+    let device_before = device_of::<D>(SMALL);
     let (log, _) = open(&device_before);
     block_on(async {
         for id in 0..8 {
@@ -218,7 +226,7 @@ fn zones_that_are_trimmed_and_not_reset_yet_are_reset_by_the_next_handle() {
         .find(|zone| after[*zone].is_empty() && !stored[*zone].is_empty())
         .unwrap();
     stored[gone].clear();
-    let device = restored(SMALL, &stored);
+    let device = restored_of::<D>(SMALL, &stored);
     let (log, recovery) = open(&device);
     assert!((7..8).eq(ids(&log, &recovery, 8000)));
     for (zone, granules) in (0..).zip(&after) {
@@ -231,9 +239,8 @@ fn zones_that_are_trimmed_and_not_reset_yet_are_reset_by_the_next_handle() {
     }
 }
 
-#[test]
-fn what_shows_behind_a_seal_is_no_record() {
-    let device_before = device(SMALL);
+fn what_shows_behind_a_seal_is_no_record<D: Kind>() {
+    let device_before = device_of::<D>(SMALL);
     let (log, _) = open(&device_before);
     block_on(async {
         // Ten granules each, so that zones are finished before they are full.
@@ -256,14 +263,13 @@ fn what_shows_behind_a_seal_is_no_record() {
             record.truncate(1);
             image[first][62].clone_from(&record[0]);
         }
-        let (log, recovery) = open(&restored(SMALL, &image));
+        let (log, recovery) = open(&restored_of::<D>(SMALL, &image));
         assert!((0..10).eq(ids(&log, &recovery, 5000)));
         assert_eq!(recovery.damaged, 0);
     }
 }
 
-#[test]
-fn what_is_not_the_log_s_is_refused_and_left_as_it_is() {
+fn what_is_not_the_log_s_is_refused_and_left_as_it_is<D: Kind>() {
     let (image_of_log, _) = unflushed(5);
     let (image_of_other, _) = unflushed(5);
     for zone in 1..7 {
@@ -280,7 +286,7 @@ fn what_is_not_the_log_s_is_refused_and_left_as_it_is() {
                     continue;
                 }
                 stored[zone] = foreign;
-                let device = restored(SMALL, &stored);
+                let device = restored_of::<D>(SMALL, &stored);
                 let error = block_on(ZoneLog::open(&device, &options())).unwrap_err();
                 assert_eq!(error.kind(), ErrorKind::InvalidRequest, "{error}");
                 let error = block_on(ZoneLog::create(&device, &options())).unwrap_err();

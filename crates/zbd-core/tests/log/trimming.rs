@@ -5,12 +5,22 @@ use zbd_core::{ErrorKind, ZoneId, ZoneLog, ZoneState, log::LogOptions, log::Reco
 use crate::{
     blocking::block_on,
     random::Random,
-    rig::{SMALL, device, open, options, payload},
+    rig::{Kind, SMALL, device_of, on_both_kinds, open, options, payload},
 };
 
-#[test]
-fn a_log_goes_round_its_zones_many_times() {
-    let device = device(SMALL);
+on_both_kinds! {
+    a_log_goes_round_its_zones_many_times,
+    a_full_log_says_so_and_goes_on_when_it_is_trimmed,
+    a_full_log_can_be_opened_and_then_trimmed,
+    trims_that_free_nothing_do_not_use_up_the_room_that_one_which_does_needs,
+    a_zone_is_not_reset_while_one_record_in_it_is_wanted,
+    a_trim_past_the_end_is_refused,
+    a_log_needs_no_more_open_and_active_zones_than_there_are,
+    zones_that_do_not_serve_are_refused_and_named,
+}
+
+fn a_log_goes_round_its_zones_many_times<D: Kind>() {
+    let device = device_of::<D>(SMALL);
     let mut random = Random::new(5);
     let mut lens = Vec::new();
     let (mut log, _) = open(&device);
@@ -38,7 +48,7 @@ fn a_log_goes_round_its_zones_many_times() {
 }
 
 /// Appends until the log is full.
-fn fill(log: &ZoneLog, len: usize) -> u64 {
+fn fill<D: Kind>(log: &ZoneLog<D>, len: usize) -> u64 {
     loop {
         match block_on(log.append(&payload(0, len))) {
             Ok(_) => {}
@@ -51,9 +61,8 @@ fn fill(log: &ZoneLog, len: usize) -> u64 {
     }
 }
 
-#[test]
-fn a_full_log_says_so_and_goes_on_when_it_is_trimmed() {
-    let device = device(SMALL);
+fn a_full_log_says_so_and_goes_on_when_it_is_trimmed<D: Kind>() {
+    let device = device_of::<D>(SMALL);
     let (log, _) = open(&device);
     let count = fill(&log, 1000);
     // Five zones of 64 granules, one of which holds a mark, at three a record.
@@ -68,9 +77,8 @@ fn a_full_log_says_so_and_goes_on_when_it_is_trimmed() {
     }
 }
 
-#[test]
-fn a_full_log_can_be_opened_and_then_trimmed() {
-    let device = device(SMALL);
+fn a_full_log_can_be_opened_and_then_trimmed<D: Kind>() {
+    let device = device_of::<D>(SMALL);
     let (log, _) = open(&device);
     let count = fill(&log, 1000);
     drop(log);
@@ -88,9 +96,8 @@ fn a_full_log_can_be_opened_and_then_trimmed() {
     assert!(fill(&log, 1000) > count + 90);
 }
 
-#[test]
-fn trims_that_free_nothing_do_not_use_up_the_room_that_one_which_does_needs() {
-    let device = device(SMALL);
+fn trims_that_free_nothing_do_not_use_up_the_room_that_one_which_does_needs<D: Kind>() {
+    let device = device_of::<D>(SMALL);
     let (log, _) = open(&device);
     let count = fill(&log, 400);
     let mut refused = 0;
@@ -105,9 +112,8 @@ fn trims_that_free_nothing_do_not_use_up_the_room_that_one_which_does_needs() {
     assert!(fill(&log, 400) > count);
 }
 
-#[test]
-fn a_zone_is_not_reset_while_one_record_in_it_is_wanted() {
-    let device = device(SMALL);
+fn a_zone_is_not_reset_while_one_record_in_it_is_wanted<D: Kind>() {
+    let device = device_of::<D>(SMALL);
     let (log, _) = open(&device);
     fill(&log, 1000);
     block_on(async {
@@ -126,9 +132,8 @@ fn a_zone_is_not_reset_while_one_record_in_it_is_wanted() {
     });
 }
 
-#[test]
-fn a_trim_past_the_end_is_refused() {
-    let device = device(SMALL);
+fn a_trim_past_the_end_is_refused<D: Kind>() {
+    let device = device_of::<D>(SMALL);
     let (log, _) = open(&device);
     block_on(async {
         log.append(b"x").await.unwrap();
@@ -141,14 +146,13 @@ fn a_trim_past_the_end_is_refused() {
     });
 }
 
-#[test]
-fn a_log_needs_no_more_open_and_active_zones_than_there_are() {
+fn a_log_needs_no_more_open_and_active_zones_than_there_are<D: Kind>() {
     for limit in [
         "max-open=1",
         "max-active=1,max-open=1",
         "max-open=2,max-active=2",
     ] {
-        let device = device(&format!("{SMALL},{limit}"));
+        let device = device_of::<D>(&format!("{SMALL},{limit}"));
         let (log, _) = open(&device);
         block_on(async {
             for id in 0..600 {
@@ -162,9 +166,8 @@ fn a_log_needs_no_more_open_and_active_zones_than_there_are() {
     }
 }
 
-#[test]
-fn zones_that_do_not_serve_are_refused_and_named() {
-    let device = device("emu:zones=8,zone-size=32k,block-size=512,conventional=2");
+fn zones_that_do_not_serve_are_refused_and_named<D: Kind>() {
+    let device = device_of::<D>("emu:zones=8,zone-size=32k,block-size=512,conventional=2");
     for (zones, name) in [(1..4, "zone 1"), (6..9, "zone 8"), (4..5, "two zones")] {
         let options = LogOptions::new(ZoneId(zones.start)..ZoneId(zones.end));
         for error in [
@@ -175,7 +178,7 @@ fn zones_that_do_not_serve_are_refused_and_named() {
             assert!(error.to_string().contains(name), "{error}");
         }
     }
-    let plain = crate::rig::device("emu:model=none");
+    let plain = device_of::<D>("emu:model=none");
     let error = block_on(ZoneLog::open(&plain, &options())).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsupported);
 }

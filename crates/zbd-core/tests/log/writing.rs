@@ -10,7 +10,7 @@ use zbd_emu::Fault;
 
 use crate::{
     blocking::{block_on, poll_once},
-    rig::{controlled, device, free_pages, payload},
+    rig::{Kind, controlled_of, device_of, free_pages, on_both_kinds, payload},
 };
 
 /// Zones of 256 KiB and appends of 8 KiB.
@@ -18,18 +18,30 @@ const SPEC: &str =
     "emu:zones=4,zone-size=256k,block-size=512,max-append=8k,queues=2,conventional=1";
 const ZONE: ZoneId = ZoneId(2);
 
-fn filled(device: &ZonedDevice, seed: u64, len: usize) -> DmaBuffer {
+/// What runs on lanes can be sent and shared, and so can its futures be sent.
+const _: fn() = || {
+    fn is_shared<T: Send + Sync>() {}
+    fn is_sent<T: Send>(_: T) {}
+    is_shared::<ZoneWriter>();
+    is_shared::<Write>();
+    let _ = |device: &ZonedDevice| is_sent(ZoneWriter::open(device, ZONE, 1));
+    let _ = |writer: &mut ZoneWriter, buffer| is_sent(writer.write(buffer));
+    let _ = |writer: &ZoneWriter| is_sent(writer.flush());
+    let _ = |writer: &mut ZoneWriter| is_sent(writer.finish());
+};
+
+fn filled<D: Kind>(device: &ZonedDevice<D>, seed: u64, len: usize) -> DmaBuffer {
     let mut buffer = device.buffer(len).unwrap();
     buffer.copy_from_slice(&payload(seed, len));
     buffer
 }
 
-fn writer(device: &ZonedDevice, window: usize) -> ZoneWriter {
+fn writer<D: Kind>(device: &ZonedDevice<D>, window: usize) -> ZoneWriter<D> {
     block_on(ZoneWriter::open(device, ZONE, window)).unwrap()
 }
 
 /// What `extents` hold.
-fn stored(device: &ZonedDevice, extents: &[Extent]) -> Vec<u8> {
+fn stored<D: Kind>(device: &ZonedDevice<D>, extents: &[Extent]) -> Vec<u8> {
     let mut data = Vec::new();
     for extent in extents {
         let read = device.read(extent.sector, extent.len.bytes() as usize);
@@ -38,13 +50,22 @@ fn stored(device: &ZonedDevice, extents: &[Extent]) -> Vec<u8> {
     data
 }
 
-#[test]
-fn writes_of_any_length_come_back_with_their_extents_in_order() {
+on_both_kinds! {
+    writes_of_any_length_come_back_with_their_extents_in_order,
+    a_buffer_of_several_segments_is_written_and_comes_back,
+    what_does_not_fit_or_is_not_whole_comes_back_and_nothing_is_written,
+    zones_that_cannot_be_written_in_order_are_refused,
+    a_writer_begins_at_the_write_pointer,
+    the_durable_position_stays_before_a_hole,
+    a_full_window_waits_and_what_is_dropped_goes_on,
+}
+
+fn writes_of_any_length_come_back_with_their_extents_in_order<D: Kind>() {
     for spec in [SPEC, &SPEC.replace("max-append=8k", "max-append=0")] {
-        let device = device(spec);
+        let device = device_of::<D>(spec);
         let mut writer = writer(&device, 8);
         let lens = [512, 8192, 8704, 1024, 40960, 512, 16384];
-        let mut writes: Vec<(u64, usize, Write)> = Vec::new();
+        let mut writes: Vec<(u64, usize, Write<D>)> = Vec::new();
         for (seed, len) in (0..).zip(lens) {
             let write = block_on(writer.write(filled(&device, seed, len))).unwrap();
             writes.push((seed, len, write));
@@ -72,9 +93,8 @@ fn writes_of_any_length_come_back_with_their_extents_in_order() {
     }
 }
 
-#[test]
-fn a_buffer_of_several_segments_is_written_and_comes_back() {
-    let device = device(SPEC);
+fn a_buffer_of_several_segments_is_written_and_comes_back<D: Kind>() {
+    let device = device_of::<D>(SPEC);
     let mut writer = writer(&device, 4);
     let mut buffer = filled(&device, 0, 1536);
     buffer.join(filled(&device, 1, 2048)).unwrap();
@@ -85,9 +105,8 @@ fn a_buffer_of_several_segments_is_written_and_comes_back() {
     assert_eq!(stored(&device, &written.extents), all);
 }
 
-#[test]
-fn what_does_not_fit_or_is_not_whole_comes_back_and_nothing_is_written() {
-    let device = device(SPEC);
+fn what_does_not_fit_or_is_not_whole_comes_back_and_nothing_is_written<D: Kind>() {
+    let device = device_of::<D>(SPEC);
     let mut writer = writer(&device, 4);
     let error = block_on(writer.write(filled(&device, 0, 700))).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidRequest);
@@ -117,9 +136,8 @@ fn what_does_not_fit_or_is_not_whole_comes_back_and_nothing_is_written() {
     });
 }
 
-#[test]
-fn zones_that_cannot_be_written_in_order_are_refused() {
-    let device = device(SPEC);
+fn zones_that_cannot_be_written_in_order_are_refused<D: Kind>() {
+    let device = device_of::<D>(SPEC);
     let kind = |zone| {
         let error = block_on(ZoneWriter::open(&device, ZoneId(zone), 1)).unwrap_err();
         error.kind()
@@ -130,10 +148,9 @@ fn zones_that_cannot_be_written_in_order_are_refused() {
     assert_eq!(kind(2), ErrorKind::InvalidZoneState);
 }
 
-#[test]
-fn a_writer_begins_at_the_write_pointer() {
+fn a_writer_begins_at_the_write_pointer<D: Kind>() {
     for spec in [SPEC, &SPEC.replace("max-append=8k", "max-append=0")] {
-        let device = device(spec);
+        let device = device_of::<D>(spec);
         let mut first = writer(&device, 4);
         block_on(async {
             first
@@ -157,10 +174,9 @@ fn a_writer_begins_at_the_write_pointer() {
     }
 }
 
-#[test]
-fn the_durable_position_stays_before_a_hole() {
+fn the_durable_position_stays_before_a_hole<D: Kind>() {
     for hole in [0, 1, 5] {
-        let (device, control) = controlled(&SPEC.replace("queues=2", "queues=1"));
+        let (device, control) = controlled_of::<D>(&SPEC.replace("queues=2", "queues=1"));
         let mut writer = writer(&device, 8);
         for seed in 0..hole {
             drop(block_on(writer.write(filled(&device, seed, 1024))).unwrap());
@@ -193,10 +209,9 @@ fn the_durable_position_stays_before_a_hole() {
     }
 }
 
-#[test]
-fn a_full_window_waits_and_what_is_dropped_goes_on() {
+fn a_full_window_waits_and_what_is_dropped_goes_on<D: Kind>() {
     for polls in 0..5 {
-        let (device, control) = controlled(SPEC);
+        let (device, control) = controlled_of::<D>(SPEC);
         let pages = free_pages(&device);
         let mut writer = writer(&device, 3);
         control.hold();

@@ -26,6 +26,11 @@ impl Books {
         &self.accounts
     }
 
+    /// The device as it was when it was opened.
+    pub(in crate::device) fn opened(&self) -> &Arc<DeviceInfo> {
+        &self.info
+    }
+
     /// The zones as they were when the device was opened.
     #[inline]
     pub(in crate::device) fn zoned(&self) -> Option<&ZonedInfo> {

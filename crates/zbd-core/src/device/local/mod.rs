@@ -7,6 +7,7 @@
 use std::{
     cell::{Cell, RefCell, RefMut},
     mem,
+    pin::Pin,
     rc::Rc,
     sync::Arc,
     task::{Context, Poll, Waker},
@@ -20,20 +21,22 @@ use super::{
     accounts::{Accounts, Books, Flight, Tidings},
     backlog::{self, Backlog, Refused, Submission},
     driver::{Drive, Driver, Finished, Place},
+    operation::{self, Operation},
 };
 use crate::{
     DeviceEvent, DeviceInfo, Error, ErrorKind, IoQueue, Request, Result, Sector, WriteCache,
-    ZonedInfo,
+    ZonedDevice, ZonedInfo, log::Writers,
 };
 
 mod park;
 mod run;
 mod slots;
 
-use park::Parking;
+use park::{Parking, in_vain};
 use run::Run;
 use slots::{Slots, Ticket};
 
+pub(crate) use park::woken_in_vain;
 pub use park::{on_thread_park, on_thread_park_with_io};
 
 /// How many events a receiver may be behind; the oldest go first.
@@ -178,12 +181,13 @@ impl Thread {
         }
         self.books.tell(tidings);
         news.orphans.clear();
-        if news.woken.is_empty() {
-            // What ended was an orphan's: whoever else waits needs an executor that stays awake.
-            self.keep_awake();
-        }
+        let (count, before) = (news.woken.len(), in_vain());
         for waker in news.woken.drain(..) {
             waker.wake();
+        }
+        if in_vain().wrapping_sub(before) == count {
+            // What ended was an orphan's: whoever else waits needs an executor that stays awake.
+            self.keep_awake();
         }
         let mut core = self.core.borrow_mut();
         if core.news.woken.capacity() == 0 {
@@ -382,6 +386,7 @@ impl Driver for Local {}
 impl Drive for Local {
     type Slot<'a> = LocalSlot<'a>;
     type Run<'a, R: Into<Request> + 'a> = Run<'a, R>;
+    type Going = Pin<Box<dyn Future<Output = Finished>>>;
 
     #[inline]
     fn run<'a, R: Into<Request> + 'a>(
@@ -420,6 +425,10 @@ impl Drive for Local {
         self.0.submit(core, slot.id, request, timeout, None);
     }
 
+    fn launch(device: ZonedDevice<Self>, operation: Operation) -> Self::Going {
+        Box::pin(operation::carry_out(device, operation))
+    }
+
     fn keep(&self, waker: &Waker) {
         let waker = waker.clone();
         let mut kept = self.0.kept.borrow_mut();
@@ -435,6 +444,17 @@ impl Drive for Local {
         let all = mem::take(&mut *kept);
         drop(kept);
         all.into_iter().for_each(Waker::wake);
+    }
+
+    fn with_log_writers<R>(work: impl FnOnce(&Writers<Self>) -> R) -> R {
+        thread_local! {
+            static WRITERS: Writers<Local> = const { Writers::new() };
+        }
+        WRITERS.with(work)
+    }
+
+    fn opened(&self) -> &Arc<DeviceInfo> {
+        self.0.books.opened()
     }
 
     fn info(&self) -> Arc<DeviceInfo> {

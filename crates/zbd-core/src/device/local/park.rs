@@ -1,7 +1,7 @@
 //! What a thread does for its devices when its executor has nothing else to do.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     hint,
     rc::{Rc, Weak},
     task::Waker,
@@ -40,6 +40,26 @@ enum Executor {
 
 thread_local! {
     static THREADS: RefCell<Vec<Weak<Thread>>> = const { RefCell::new(Vec::new()) };
+    static IN_VAIN: Cell<usize> = const { Cell::new(0) };
+}
+
+/// To be called by wakers that had nobody to wake: those of operations that belong to an object, not
+/// to a task. Somebody else is woken then, or the executor would sleep while a task waits for a device
+/// that nobody drives.
+pub(crate) fn woken_in_vain() {
+    IN_VAIN.set(IN_VAIN.get().wrapping_add(1));
+}
+
+/// How often that has been called on this thread.
+pub(super) fn in_vain() -> usize {
+    IN_VAIN.get()
+}
+
+/// Wakes a task; false if there was none to wake.
+fn is_heard(waker: Waker) -> bool {
+    let before = in_vain();
+    waker.wake();
+    in_vain() == before
 }
 
 pub(super) fn register(thread: &Rc<Thread>) {
@@ -162,15 +182,24 @@ impl Thread {
     /// are none.
     #[cold]
     pub(super) fn keep_awake(&self) -> bool {
-        let waker = self.core.borrow_mut().slots.anybody();
-        if let Some(waker) = waker {
-            waker.wake();
-            return true;
+        let mut skip = 0;
+        loop {
+            let found = self.core.borrow().slots.awaited(skip);
+            let Some((at, waker)) = found else { break };
+            if is_heard(waker) {
+                if at > 0 {
+                    self.core.borrow_mut().slots.set_likely(at);
+                }
+                return true;
+            }
+            skip = at + 1;
         }
         let kept = self.kept.take();
-        let any = !kept.is_empty();
-        kept.into_iter().for_each(Waker::wake);
-        any
+        kept.into_iter()
+            .map(is_heard)
+            .filter(|heard| *heard)
+            .count()
+            > 0
     }
 
     /// Drives the device, and learns how long it was waited for.

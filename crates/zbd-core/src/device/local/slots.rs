@@ -248,13 +248,20 @@ impl Slots {
         leftover
     }
 
-    /// A task that waits, if there is one.
-    pub(super) fn anybody(&mut self) -> Option<Waker> {
-        if let Some(waker) = &self.slots[self.likely as usize].waker {
-            return Some(waker.clone());
+    /// A task that waits, after `skip` others, and how many come before it. First comes the one that is
+    /// most likely to wait.
+    pub(super) fn awaited(&self, skip: usize) -> Option<(usize, Waker)> {
+        let (before, after) = self.slots.split_at(self.likely as usize);
+        let slots = after.iter().chain(before).map(|slot| slot.waker.as_ref());
+        let line = self.line.iter().map(|(_, waker)| Some(waker));
+        let mut all = slots.chain(line).enumerate().skip(skip);
+        all.find_map(|(at, waker)| Some((at, waker?.clone())))
+    }
+
+    /// The one that [`awaited`](Self::awaited) found after `skip` others is the first from now on.
+    pub(super) fn set_likely(&mut self, skip: usize) {
+        if skip < self.slots.len() {
+            self.likely = ((self.likely as usize + skip) % self.slots.len()) as u32;
         }
-        let at = self.slots.iter().position(|slot| slot.waker.is_some())?;
-        self.likely = at as u32;
-        self.slots[at].waker.clone()
     }
 }
