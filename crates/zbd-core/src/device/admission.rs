@@ -155,7 +155,8 @@ impl<D: Driver> ZonedDevice<D> {
         }
     }
 
-    pub(super) async fn settle(&self, zone: ZoneId) {
+    /// Waits until nothing is in flight on `zone`.
+    pub(crate) async fn settle(&self, zone: ZoneId) {
         let accounts = self.driver.accounts();
         loop {
             let settled = accounts.on_settled();

@@ -4,6 +4,7 @@ use std::{
     collections::VecDeque,
     future::{self, Future},
     hash::{BuildHasher, RandomState},
+    ops::Range,
     pin::pin,
     sync::Arc,
 };
@@ -19,7 +20,7 @@ use super::{
     state::{Entry, LogZone, Phase, Place, State},
 };
 use crate::{
-    DmaBuffer, Driver, Error, ErrorKind, Result, SectorCount, Zone, ZoneState, ZonedDevice,
+    DmaBuffer, Driver, Error, ErrorKind, Result, SectorCount, Zone, ZoneId, ZoneState, ZonedDevice,
 };
 
 /// Makes a log of empty zones.
@@ -30,6 +31,7 @@ pub(super) async fn create<D: Driver>(
     let geometry = Geometry::of(device, &options.zones)?;
     let opening = fence::opening_on(device);
     let _opening = lock(device, &opening).await;
+    settle(device, &options.zones).await;
     let zones = device.report(options.zones.clone()).await?;
     if let Some(zone) = zones.iter().find(|zone| !is_empty(zone)) {
         return Err(Error::new(
@@ -54,6 +56,9 @@ pub(super) async fn open<D: Driver>(
     let mut scanner = Scanner::new(device, &geometry)?;
     let (zones, identity) = loop {
         let writer = fence::writer_of(device, &options.zones);
+        if writer.is_none() {
+            settle(device, &options.zones).await;
+        }
         let zones = device.report(options.zones.clone()).await?;
         let identity = identify(&mut scanner, &zones).await?;
         match (identity, writer) {
@@ -89,6 +94,7 @@ pub(super) async fn open<D: Driver>(
     {
         end_of::<D>(identity, &before).await;
     }
+    settle(device, &options.zones).await;
     // What was read before may have been in the middle of something.
     let zones = device.report(options.zones.clone()).await?;
     let mut found = Vec::new();
@@ -124,6 +130,14 @@ pub(super) async fn open<D: Driver>(
     let engine = Arc::new(Engine::new(device, geometry, options.window, state));
     begin(&engine, &claims).await?;
     Ok((engine, recovery))
+}
+
+/// Waits for what handles that are gone left on its way: a reset that came late would end what is
+/// written to its zone from now on.
+async fn settle<D: Driver>(device: &ZonedDevice<D>, zones: &Range<ZoneId>) {
+    for zone in zones.start.0..zones.end.0 {
+        device.settle(ZoneId(zone)).await;
+    }
 }
 
 /// Waits for the lock, and polls what logs of this device have on their way meanwhile: whoever has the

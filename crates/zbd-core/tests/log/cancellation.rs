@@ -54,6 +54,7 @@ on_both_kinds! {
     everything_dropped_after_so_many_polls_leaves_a_log_without_gaps,
     a_record_whose_future_was_dropped_in_flight_is_covered_by_the_next_sync,
     a_future_that_nobody_polls_does_not_hold_up_the_others,
+    whoever_opens_a_log_waits_for_what_was_left_on_its_way_to_the_zones,
 }
 
 fn everything_dropped_after_so_many_polls_leaves_a_log_without_gaps<D: Kind>() {
@@ -190,4 +191,41 @@ fn drops_at_random_under_load_leave_a_log_without_gaps() {
     block_on(log.sync()).unwrap();
     let (_, recovery) = block_on(ZoneLog::open(&device, &options)).unwrap();
     assert_eq!(recovery.next_id, end);
+}
+
+/// A reset that its log has left behind, say.
+fn whoever_opens_a_log_waits_for_what_was_left_on_its_way_to_the_zones<D: Kind>() {
+    let (device, control) = controlled_of::<D>(SMALL);
+    for is_there in [false, true] {
+        control.hold();
+        let taken = control.counters().requests;
+        // Not the one that the log writes to.
+        let zone = ZoneId(options().zones.end.0 - 1);
+        let mut reset = Box::pin(device.zone(zone).reset()) as Dropped<'_>;
+        assert!(poll_once(&mut reset).is_none());
+        drop(reset);
+        let requests = || {
+            zbd_core::on_thread_park();
+            std::thread::sleep(Duration::from_micros(200));
+            control.counters().requests
+        };
+        let begun = Instant::now();
+        while requests() == taken {
+            assert!(begun.elapsed() < PATIENCE, "the device does not take it");
+        }
+        let mut opened = None;
+        let mut opening = Box::pin(async {
+            opened = Some(ZoneLog::open(&device, &options()).await?);
+            Ok(())
+        }) as Dropped<'_>;
+        for _ in 0..20 {
+            assert!(poll_once(&mut opening).is_none());
+            assert_eq!(requests(), taken + 1, "it asks the device too early");
+        }
+        control.release();
+        block_on(opening).unwrap();
+        let (log, recovery) = opened.unwrap();
+        assert_eq!(recovery.records.len(), usize::from(is_there));
+        block_on(log.append_durable(&told(1, 100))).unwrap();
+    }
 }
