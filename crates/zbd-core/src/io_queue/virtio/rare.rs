@@ -234,7 +234,13 @@ impl VirtioQueue {
     /// The configuration may have changed, surely if `is_announced`: of what it says, only a plain
     /// device's size can.
     fn read_capacity(&mut self, is_announced: bool) {
-        match capacity(&self.device) {
+        let now = capacity(&self.device);
+        // What goes while it is read says anything, and has gone, not failed.
+        self.check_device();
+        if self.broken.is_some() {
+            return;
+        }
+        match now {
             Ok(now) if now != self.info.capacity => {
                 let before = self.info.capacity;
                 // The zones of a zoned device are what they were when it was opened.
