@@ -365,8 +365,7 @@ impl RunningDevice {
 
     /// Resets the device, which ends all requests of all queues and makes it let go of their
     /// memory, and sets it up again as it was, what was written into its configuration included.
-    /// Each queue's owner then takes up its part with
-    /// [`Virtqueue::renew`].
+    /// Each queue's owner then takes up its part with [`Virtqueue::renew`].
     ///
     /// Takes as long as the device takes to finish what it cannot break off.
     ///

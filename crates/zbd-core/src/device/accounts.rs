@@ -293,7 +293,8 @@ impl Accounts {
     fn ended(&self, flight: Flight, place: Option<Sector>, zoned: Option<&ZonedInfo>) -> Tidings {
         let mut tidings = Tidings::default();
         if let Some(outcome) = self.is_of_note(flight, place, zoned) {
-            tidings.is_freed = self.note(flight, outcome);
+            self.note(flight, outcome);
+            tidings.is_freed = true;
         }
         if let Some(cell) = self.cells.get(flight.zone as usize)
             // Release: whoever sees that nothing is in flight sees what this request did.
@@ -315,10 +316,9 @@ impl Accounts {
         }
     }
 
-    /// Takes note of what changed what zones hold, or may have.
-    /// True: resources may have become free.
+    /// Takes note of what changed what zones hold, or may have. Resources may have become free.
     #[cold]
-    fn note(&self, flight: Flight, outcome: Outcome) -> bool {
+    fn note(&self, flight: Flight, outcome: Outcome) {
         let mut ledger = self.ledger();
         let zone = ZoneId(flight.zone);
         self.forget(zone);
@@ -353,7 +353,6 @@ impl Accounts {
                 }
             }
         }
-        true
     }
 
     fn in_flight(&self, zone: ZoneId) -> u32 {

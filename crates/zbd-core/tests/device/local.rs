@@ -35,6 +35,16 @@ fn open(device: &mut Device, wait: WaitPolicy) -> ZonedDevice<Local> {
     ZonedDevice::from_queue(queue).unwrap()
 }
 
+/// A runtime of one thread that drives its devices, with tokio's I/O driver or without.
+fn builder(with_io: bool) -> Builder {
+    let mut builder = Builder::new_current_thread();
+    match with_io {
+        false => builder.on_thread_park(on_thread_park),
+        true => builder.enable_io().on_thread_park(on_thread_park_with_io),
+    };
+    builder
+}
+
 async fn append(device: &ZonedDevice<Local>, zone: u32) -> Result<Appended> {
     let buffer = device.wait_for_buffer(4096).await?;
     device.append(ZoneId(zone), buffer).await
@@ -74,12 +84,7 @@ fn appends_of_tasks_on_every_runtime_and_policy_come_back() {
         for with_io in [false, true] {
             let mut device = Device::threaded(GEOMETRY);
             let local = open(&mut device, wait);
-            let mut builder = Builder::new_current_thread();
-            match with_io {
-                false => builder.on_thread_park(on_thread_park),
-                true => builder.enable_io().on_thread_park(on_thread_park_with_io),
-            };
-            let runtime = builder.build_local(Default::default()).unwrap();
+            let runtime = builder(with_io).build_local(Default::default()).unwrap();
             runtime.block_on(appends_of_tasks(local.clone(), 10));
             // One at a time, with the root future as the only one.
             for _ in 0..20 {
@@ -108,12 +113,7 @@ fn a_thread_that_waits_for_a_slow_device_sleeps() {
             thread::sleep(Duration::from_millis(500));
             control.release();
         });
-        let mut builder = Builder::new_current_thread();
-        match with_io {
-            false => builder.on_thread_park(on_thread_park),
-            true => builder.enable_io().on_thread_park(on_thread_park_with_io),
-        };
-        let runtime = builder.build().unwrap();
+        let runtime = builder(with_io).build().unwrap();
         let (begun, worked) = (Instant::now(), cpu_time());
         runtime.block_on(append(&local, 0)).unwrap();
         assert!(begun.elapsed() >= Duration::from_millis(400));
@@ -243,12 +243,7 @@ fn who_waits_for_orphans_is_kept_awake() {
         for with_io in [false, true] {
             let mut device = Device::threaded(&format!("{GEOMETRY},latency=20ms"));
             let local = open(&mut device, wait);
-            let mut builder = Builder::new_current_thread();
-            match with_io {
-                false => builder.on_thread_park(on_thread_park),
-                true => builder.enable_io().on_thread_park(on_thread_park_with_io),
-            };
-            let runtime = builder.build().unwrap();
+            let runtime = builder(with_io).build().unwrap();
             let mut cx = Context::from_waker(Waker::noop());
             for _ in 0..3 {
                 let mut orphan = Box::pin(append(&local, 1));
@@ -267,12 +262,7 @@ fn on_runtimes(options: &'static str, what: impl Fn(Runtime, ZonedDevice<Local>)
             for with_io in [false, true] {
                 let mut device = Device::threaded(&format!("{GEOMETRY},{options}"));
                 let local = open(&mut device, wait);
-                let mut builder = Builder::new_current_thread();
-                match with_io {
-                    false => builder.on_thread_park(on_thread_park),
-                    true => builder.enable_io().on_thread_park(on_thread_park_with_io),
-                };
-                what(builder.build().unwrap(), local);
+                what(builder(with_io).build().unwrap(), local);
             }
         }
     });
@@ -363,12 +353,7 @@ fn who_waits_for_the_memory_of_late_requests_gets_it() {
             for with_io in [false, true] {
                 let mut device = Device::threaded(GEOMETRY);
                 let local = open(&mut device, wait);
-                let mut builder = Builder::new_current_thread();
-                match with_io {
-                    false => builder.on_thread_park(on_thread_park),
-                    true => builder.enable_io().on_thread_park(on_thread_park_with_io),
-                };
-                let runtime = builder.build().unwrap();
+                let runtime = builder(with_io).build().unwrap();
                 device.control.hold();
                 let timed = local.with_timeout(Some(Duration::from_millis(1)));
                 runtime.block_on(async {
