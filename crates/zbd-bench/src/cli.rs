@@ -2,6 +2,8 @@
 
 mod binding;
 mod info;
+mod job;
+pub(crate) mod job_file;
 mod list;
 mod run;
 mod values;
@@ -11,8 +13,9 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 pub(crate) use binding::{BindArgs, UnbindArgs};
 pub(crate) use info::InfoArgs;
+pub(crate) use job::{Api, JobArgs, Op, ResetPolicy, Wait};
 pub(crate) use list::ListArgs;
-pub(crate) use run::{Api, Op, RunArgs, RunFormat, Wait};
+pub(crate) use run::{RunArgs, RunFormat};
 pub(crate) use zones::{
     NamedZonesArgs, ResetAllArgs, SomeZonesArgs, ZonesArgs, ZonesCommand, ZonesFormat,
 };

@@ -62,6 +62,11 @@ impl Failure {
         Self::new(exit_for(During::Use, error.kind()), text)
     }
 
+    /// The same failure, of one of several jobs.
+    pub(crate) fn of_job(self, name: &str) -> Self {
+        Self::new(self.exit, format!("{name}: {}", self.message))
+    }
+
     /// What clap has to say, on one line.
     pub(crate) fn from_command_line(error: &clap::Error) -> Self {
         if error.kind() == ClapKind::DisplayHelpOnMissingArgumentOrSubcommand {

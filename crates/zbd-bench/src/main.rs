@@ -19,17 +19,21 @@ mod failure;
 mod job;
 mod report;
 
-use std::{env, process::ExitCode};
+use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{ArgMatches, CommandFactory, FromArgMatches};
 
 use cli::{Cli, Command};
 use failure::Failure;
 
 fn main() -> ExitCode {
     report::warnings::show();
-    let result = match Cli::try_parse() {
-        Ok(cli) => dispatch(cli),
+    let parsed = Cli::command().try_get_matches().and_then(|matches| {
+        let cli = Cli::from_arg_matches(&matches)?;
+        Ok((cli, matches))
+    });
+    let result = match parsed {
+        Ok((cli, matches)) => dispatch(cli, &matches),
         Err(error) if error.use_stderr() => Err(Failure::from_command_line(&error)),
         Err(help) => report::print(&help.render().to_string()),
     };
@@ -42,11 +46,11 @@ fn main() -> ExitCode {
     }
 }
 
-fn dispatch(cli: Cli) -> Result<(), Failure> {
-    let bare = env::args_os().len() == 1;
+fn dispatch(cli: Cli, matches: &ArgMatches) -> Result<(), Failure> {
+    let given = matches.subcommand().map_or(matches, |(_, given)| given);
     match cli.command {
-        None => commands::run(&cli.run, bare),
-        Some(Command::Run(args)) => commands::run(&args, false),
+        None => commands::run(&cli.run, given),
+        Some(Command::Run(args)) => commands::run(&args, given),
         Some(Command::Info(args)) => commands::info(&args),
         Some(Command::Zones(args)) => commands::zones(&args.action),
         Some(Command::List(args)) => commands::list(&args),

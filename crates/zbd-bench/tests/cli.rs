@@ -90,6 +90,19 @@ fn usage_errors_end_with_2() {
         ("--block-size 128m --op read", "capacity"),
         ("--block-size 1g --depth 256 --op read", "capacity"),
         ("--count 0", "--count 0"),
+        ("--op read --read-mix 10", "--read-mix 10"),
+        ("--read-mix 100", "percent"),
+        ("--rate-iops 0", "requests a second"),
+        ("--rate-iops 10 --batch 2", "--batch"),
+        ("--max-open-zones 5", "--max-open-zones 5"),
+        ("--queues 2 --max-open-zones 1", "--max-open-zones 1"),
+        ("--threads 2", "--api async"),
+        (
+            "--api async --threads 5 --depth 8",
+            "each thread needs a zone",
+        ),
+        ("--api async --threads 3 --depth 2", "2 tasks"),
+        ("--count 1 --time_based", "--time-based"),
         ("--count 1 --runtime 1s", "--runtime"),
         ("--wait sleep", "adaptive"),
         ("--device nonsense", "nonsense"),
@@ -220,6 +233,194 @@ fn the_fio_format_has_fios_fields() {
     assert!(job["usr_cpu"].is_f64());
     let appends = json("--count 100 --format fio");
     assert_eq!(appends["jobs"][0]["write"]["total_ios"], 100);
+}
+
+#[test]
+fn fios_names_mean_the_same_here() {
+    let document = json(
+        "--filename emu: --rw randread --bs 8k --iodepth 4 --numjobs 2 --number_ios 100 \
+         --randseed 9 --format json",
+    );
+    let config = &document["config"];
+    for (key, value) in [
+        ("block_size", 8192),
+        ("depth", 4),
+        ("queues", 2),
+        ("seed", 9),
+    ] {
+        assert_eq!(config[key], value, "{key}");
+    }
+    assert_eq!(document["results"][0]["op"], "randread");
+    let document = json(
+        "--rw append --time_based --runtime 300ms --ramp_time 100ms --rate_iops 2k \
+         --max_open_zones 2 --rwmixread 30 --format json",
+    );
+    let config = &document["config"];
+    assert_eq!(config["ramp_seconds"], 0.1);
+    assert_eq!(config["rate_iops"], 2000);
+    assert_eq!(
+        (&config["max_open_zones"], &config["read_mix"]),
+        (&2.into(), &30.into())
+    );
+}
+
+#[test]
+fn a_mix_reads_what_it_has_written() {
+    for more in [
+        "--op append",
+        "--op write",
+        "--op append --api async",
+        "--op write --api async",
+    ] {
+        let device = "emu:zones=10,zone-size=1m,zone-cap=764k,conventional=2";
+        let options = format!("--device {device} {more} --read-mix 25 --count 4000 --zones 3");
+        let document = json(&format!("{options} --format json"));
+        let results = document["results"].as_array().expect("results");
+        let ios: Vec<u64> = results
+            .iter()
+            .filter_map(|result| result["ios"].as_u64())
+            .collect();
+        assert_eq!(results[1]["op"], "randread", "{options}");
+        assert_eq!(ios.iter().sum::<u64>(), 4000, "{options}");
+        assert!((700..1300).contains(&ios[1]), "{options}: {ios:?}");
+        assert!(results[0]["zone_resets"].as_u64() > Some(0), "{options}");
+        assert!(
+            results[1]["latency_ns"]["p50"].as_u64() > Some(0),
+            "{options}"
+        );
+        let fio = json(&format!("{options} --format fio"));
+        let job = &fio["jobs"][0];
+        let both = job["read"]["total_ios"]
+            .as_u64()
+            .zip(job["write"]["total_ios"].as_u64());
+        assert_eq!(
+            both.map(|(read, write)| read + write),
+            Some(4000),
+            "{options}"
+        );
+    }
+}
+
+#[test]
+fn a_rate_is_kept_and_latencies_count_from_when_requests_were_due() {
+    // Each request takes 2 ms, and one is in flight at a time: half of what is due is sent.
+    for api in ["queue", "async"] {
+        let options =
+            format!("--device emu:latency=2ms --api {api} --depth 1 --rate-iops 1000 --runtime 1s");
+        let result = &json(&format!("{options} --format json"))["results"][0];
+        let number = |value: &Value| value.as_u64().expect("a number");
+        let (latency, service) = (&result["latency_ns"], &result["service_latency_ns"]);
+        assert!(number(&latency["max"]) > 300_000_000, "{api}: {latency}");
+        assert!(number(&service["p50"]) < 100_000_000, "{api}: {service}");
+        assert!(number(&service["min"]) >= 2_000_000, "{api}: {service}");
+        assert!(number(&result["unsent"]) > 300, "{api}: {result}");
+    }
+    let slow = &json("--rate-iops 500 --runtime 1s --format json")["results"][0];
+    let ios = slow["ios"].as_u64().expect("a number");
+    assert!((450..=501).contains(&ios), "{ios}");
+    assert!(slow["unsent"].as_u64() <= Some(50), "{slow}");
+}
+
+#[test]
+fn what_the_ramp_time_does_is_not_measured() {
+    let begun = Instant::now();
+    let device = "emu:latency=10ms";
+    for api in ["queue", "async"] {
+        let options = format!("--device {device} --api {api} --depth 1 --ramp-time 500ms");
+        let result = &json(&format!("{options} --runtime 500ms --format json"))["results"][0];
+        let (ios, seconds) = (result["ios"].as_u64(), result["seconds"].as_f64());
+        assert!((1..=50).contains(&ios.expect("a number")), "{result}");
+        assert!(seconds.expect("a number") < 0.9, "{result}");
+        let result = &json(&format!("{options} --count 7 --format json"))["results"][0];
+        assert_eq!(result["ios"], 7, "{api}");
+    }
+    assert!(begun.elapsed() > Duration::from_secs(2));
+}
+
+#[test]
+fn zones_are_opened_finished_and_reset_as_the_policy_says() {
+    // 40 zones of 64 blocks, of which half are written before they are finished.
+    let device = "emu:zones=40,zone-size=256k,max-open=3,max-active=3";
+    for api in ["queue", "async"] {
+        for op in ["append", "write"] {
+            let options = format!(
+                "--device {device} --op {op} --api {api} --zones 10 --max-open-zones 3 --finish-at \
+                 50 --reset oldest --count 640 --depth 8"
+            );
+            let result = &json(&format!("{options} --format json"))["results"][0];
+            assert_eq!(result["ios"], 640, "{options}");
+            assert_eq!(
+                result["zone_finishes"].as_u64().map(|n| n / 2),
+                Some(9),
+                "{options}"
+            );
+            assert!(result["management_share"].as_f64() > Some(0.0), "{options}");
+            let resets = result["zone_resets"].as_u64().expect("a number");
+            assert!((8..=12).contains(&resets), "{options}: {resets}");
+        }
+    }
+}
+
+#[test]
+fn seconds_are_told_apart() {
+    let result = &json("--runtime 2100ms --format json --rate-iops 1000")["results"][0];
+    let series = result["series"].as_array().expect("a series");
+    assert!((2..=3).contains(&series.len()), "{series:?}");
+    let ios: u64 = series
+        .iter()
+        .filter_map(|second| second["ios"].as_u64())
+        .sum();
+    assert_eq!(Some(ios), result["ios"].as_u64());
+    assert_eq!(series[0]["second"], 1);
+    assert!(series[0]["latency_ns"]["max"].as_u64() > Some(0));
+}
+
+#[test]
+fn a_file_describes_jobs() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("jobs.toml");
+    let text = "count = 100\nzones = 2\n[[job]]\nname = 'first'\n[[job]]\nrw = 'read'\n\
+                device = 'emu:zones=9'\n";
+    std::fs::write(&file, text).expect("the file is written");
+    let output = directory.path().join("result");
+    let command = format!(
+        "run --job-file {} --output {}",
+        file.display(),
+        output.display()
+    );
+    for (format, jobs) in [("json", "jobs"), ("fio", "jobs")] {
+        assert_eq!(
+            stdout(&format!("{command} --format {format} --depth 3")),
+            ""
+        );
+        let text = std::fs::read_to_string(&output).expect("the result is there");
+        let document: Value = serde_json::from_str(&text).expect("it is JSON");
+        assert_eq!(document[jobs].as_array().map(Vec::len), Some(2), "{format}");
+        if format == "json" {
+            let second = &document[jobs][1];
+            assert_eq!(
+                (&second["name"], &second["config"]["depth"]),
+                (&"job 2".into(), &3.into())
+            );
+            assert_eq!(second["results"][0]["op"], "read");
+            assert_eq!(second["device"]["zoned"]["zones"], 9);
+            assert!(document["machine"]["kernel"].is_string());
+        }
+    }
+    stdout(&format!("{command} --format text"));
+    let text = std::fs::read_to_string(&output).expect("the result is there");
+    assert!(
+        text.contains("first\n") && text.contains("job 2\n"),
+        "{text}"
+    );
+    std::fs::write(&file, "[[job]]\ndepth = 0\n").expect("the file is written");
+    assert_refused(
+        &format!("run --job-file {}", file.display()),
+        2,
+        "job 1: --depth 0",
+    );
+    assert_refused("run --job-file /nowhere", 2, "/nowhere");
+    assert_refused("run --output /nowhere/x", 2, "/nowhere/x");
 }
 
 #[test]

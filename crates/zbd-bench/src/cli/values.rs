@@ -20,6 +20,31 @@ pub(super) fn time(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|_| "give a time such as 5s, 500ms or 2min".to_owned())
 }
 
+/// Reads a share in percent: more than nothing, and not all.
+pub(super) fn percent(text: &str) -> Result<u8, String> {
+    let number = text.strip_suffix('%').unwrap_or(text);
+    number
+        .parse()
+        .ok()
+        .filter(|percent| (1..=99).contains(percent))
+        .ok_or_else(|| "give a whole number of percent, 1 to 99".to_owned())
+}
+
+/// Reads a number a second, of which k and m are thousands and millions.
+pub(super) fn rate(text: &str) -> Result<u64, String> {
+    let (number, unit) = match text.char_indices().last() {
+        Some((at, 'k' | 'K')) => (&text[..at], 1_000),
+        Some((at, 'm' | 'M')) => (&text[..at], 1_000_000),
+        _ => (text, 1),
+    };
+    number
+        .parse::<u64>()
+        .ok()
+        .and_then(|number| number.checked_mul(unit))
+        .filter(|rate| (1..=1_000_000_000).contains(rate))
+        .ok_or_else(|| "give requests a second such as 500, 20k or 1m".to_owned())
+}
+
 /// Reads a PCI address, as it is or as a device string.
 pub(super) fn address(text: &str) -> Result<PciAddress, String> {
     let address = text.strip_prefix("pci:").unwrap_or(text);
@@ -45,6 +70,21 @@ mod tests {
         assert_eq!(size("1M"), Ok(1 << 20));
         assert_eq!(size("512"), Ok(512));
         assert!(size("k").is_err());
+    }
+
+    #[test]
+    fn shares_are_neither_nothing_nor_all() {
+        assert_eq!(percent("30"), Ok(30));
+        assert_eq!(percent("99%"), Ok(99));
+        assert!(percent("0").is_err() && percent("100").is_err() && percent("half").is_err());
+    }
+
+    #[test]
+    fn rates_are_powers_of_1000() {
+        assert_eq!(rate("500"), Ok(500));
+        assert_eq!(rate("20k"), Ok(20_000));
+        assert_eq!(rate("1M"), Ok(1_000_000));
+        assert!(rate("0").is_err() && rate("k").is_err() && rate("2000m").is_err());
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use zbd_core::{DeviceInfo, DeviceSpec, SECTOR_LEN, WaitPolicy, ZoneId};
 
 use crate::{
-    cli::{Api, Op, RunArgs, Wait},
+    cli::{Api, JobArgs, Op, ResetPolicy, Wait},
     failure::{During, Failure},
 };
 
@@ -13,6 +13,7 @@ const DEFAULT_RUNTIME: Duration = Duration::from_secs(5);
 /// No virtqueue holds more requests (VIRTIO 1.3, 2.7).
 const MAX_DEPTH: u64 = 32768;
 const MAX_BLOCK_SIZE: u64 = 1 << 30;
+const MAX_THREADS: u16 = 1024;
 
 /// When a job ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,8 +37,22 @@ pub(crate) struct Job {
     pub(crate) queues: u16,
     pub(crate) zones: u32,
     pub(crate) length: Length,
+    /// For how long it runs before anything is measured.
+    pub(crate) ramp: Duration,
+    /// How many requests a second each queue submits, if not as many as it can.
+    pub(crate) rate: Option<u64>,
+    /// How many percent of the requests of a writing job are reads.
+    pub(crate) read_mix: u8,
+    /// To how many zones it writes at a time.
+    pub(crate) max_open: u32,
+    /// How much of a zone is written, in percent, before it is finished or full.
+    pub(crate) finish_at: u8,
+    /// Which full zones are reset when there is no other left.
+    pub(crate) reset: ResetPolicy,
     /// How many requests of a queue must be free before it is refilled.
     pub(crate) batch: u16,
+    /// How many threads run the tasks of an async job.
+    pub(crate) threads: u16,
     pub(crate) api: Api,
     /// How completions are waited for.
     pub(crate) wait: WaitPolicy,
@@ -50,7 +65,11 @@ pub(crate) struct Job {
 
 impl Job {
     /// Checks what can be checked without a device, whose string has been parsed as `spec`.
-    pub(crate) fn resolve(args: &RunArgs, spec: &DeviceSpec) -> Result<Self, Failure> {
+    pub(crate) fn resolve(
+        device: &str,
+        args: &JobArgs,
+        spec: &DeviceSpec,
+    ) -> Result<Self, Failure> {
         if args.depth == 0 {
             return Err(Failure::usage(
                 "--depth 0: nothing would ever be in flight; give at least 1",
@@ -93,14 +112,21 @@ impl Job {
                 Failure::usage(format!("--block-size {}: give at most 1g", args.block_size))
             })?;
         Ok(Self {
-            device: args.device.clone(),
+            device: device.to_owned(),
             op: args.op,
             block_size,
             depth,
             queues,
             zones,
             length: length(args)?,
+            ramp: args.ramp_time,
+            rate: args.rate_iops,
+            read_mix: read_mix(args)?,
+            max_open: max_open(args, zones, queues)?,
+            finish_at: args.finish_at.unwrap_or(100),
+            reset: args.reset,
             batch: batch(args, depth)?,
+            threads: threads(args)?,
             api: args.api,
             wait: wait(args).into(),
             seed: args.seed,
@@ -179,6 +205,12 @@ impl Job {
                 self.zones, zoned.zone_count
             )));
         }
+        if self.op.is_writing() && self.zones < u32::from(self.threads) {
+            return Err(Failure::usage(format!(
+                "--threads {} with --zones {}: each thread needs a zone of its own to write to; give at least as many zones as threads",
+                self.threads, self.zones
+            )));
+        }
         if self.op.is_writing() && self.zones < u32::from(self.queues) {
             return Err(Failure::usage(format!(
                 "--queues {} with --zones {}: each queue needs a zone of its own to write to; give at least as many zones as queues",
@@ -187,10 +219,10 @@ impl Job {
         }
         if let Some(max_active) = zoned.max_active
             && self.op.is_writing()
-            && self.zones > max_active
+            && self.max_open > max_active
         {
             return Err(Failure::usage(format!(
-                "--zones {}: {name} has {max_active} active zones at the most (max_active)",
+                "--zones {}: {name} has {max_active} active zones at the most (max_active); use fewer, or give --max-open-zones",
                 self.zones
             )));
         }
@@ -198,7 +230,7 @@ impl Job {
     }
 }
 
-fn wait(args: &RunArgs) -> Wait {
+fn wait(args: &JobArgs) -> Wait {
     args.wait.unwrap_or(match args.api {
         Api::Queue => Wait::Poll,
         // Lanes that spin would take the processor from the tasks.
@@ -206,7 +238,7 @@ fn wait(args: &RunArgs) -> Wait {
     })
 }
 
-fn length(args: &RunArgs) -> Result<Length, Failure> {
+fn length(args: &JobArgs) -> Result<Length, Failure> {
     match (args.count, args.runtime) {
         (Some(0), _) => Err(Failure::usage("--count 0: give at least 1")),
         (Some(count), _) => Ok(Length::Count(count)),
@@ -215,9 +247,52 @@ fn length(args: &RunArgs) -> Result<Length, Failure> {
     }
 }
 
-/// A quarter of the depth stays in flight while a queue is refilled, unless told otherwise.
-fn batch(args: &RunArgs, depth: u16) -> Result<u16, Failure> {
+fn read_mix(args: &JobArgs) -> Result<u8, Failure> {
+    match args.read_mix {
+        Some(percent) if !args.op.is_writing() => Err(Failure::usage(format!(
+            "--read-mix {percent}: --op {} only reads; give --op append or --op write",
+            args.op.name()
+        ))),
+        percent => Ok(percent.unwrap_or(0)),
+    }
+}
+
+fn max_open(args: &JobArgs, zones: u32, queues: u16) -> Result<u32, Failure> {
+    let Some(max_open) = args.max_open_zones else {
+        return Ok(zones);
+    };
+    let writers = match args.api {
+        Api::Queue => u32::from(queues),
+        Api::Async => u32::from(threads(args)?),
+    };
+    u32::try_from(max_open)
+        .ok()
+        .filter(|max_open| (writers..=zones).contains(max_open))
+        .ok_or_else(|| {
+            Failure::usage(format!(
+                "--max-open-zones {max_open}: give at least one for each queue or thread, {writers}, and at most all --zones, {zones}"
+            ))
+        })
+}
+
+fn threads(args: &JobArgs) -> Result<u16, Failure> {
+    match (args.threads, args.api) {
+        (None, _) => Ok(1),
+        (Some(threads), Api::Queue) => Err(Failure::usage(format!(
+            "--threads {threads}: polled queues have one thread each; give --queues, or --api async"
+        ))),
+        (Some(threads), Api::Async) => u16::try_from(threads)
+            .ok()
+            .filter(|threads| (1..=MAX_THREADS).contains(threads))
+            .ok_or_else(|| Failure::usage(format!("--threads {threads}: give 1 to {MAX_THREADS}"))),
+    }
+}
+
+/// A quarter of the depth stays in flight while a queue is refilled, unless told otherwise. What
+/// is submitted at fixed times waits for nothing else.
+fn batch(args: &JobArgs, depth: u16) -> Result<u16, Failure> {
     match args.batch {
+        None if args.rate_iops.is_some() => Ok(1),
         None => Ok((depth / 4 * 3 + depth % 4 * 3 / 4).max(1)),
         Some(batch) => u16::try_from(batch)
             .ok()

@@ -4,20 +4,25 @@
 //! more, so that many requests share a doorbell, and the clock is read once for each commit and
 //! once for each drain that found something: in a virtual machine either may leave the guest.
 //! Requests carry the time of their commit as their token, so those of one commit that come back
-//! in one drain are recorded at once. Nothing here allocates, locks or calls the kernel until
-//! something fails.
+//! in one drain are recorded at once. Requests at fixed times carry their number instead
+//! ([`Pace`]). Nothing here allocates, locks or calls the kernel until something fails, but for
+//! what each second of the job takes.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
+    thread,
     time::{Duration, Instant},
 };
 
 use crossbeam_utils::Backoff;
-use zbd_core::{DmaBuffer, Error, ErrorKind, IoQueue, Result, Sector, ZoneAction, ZoneId};
+use zbd_core::{
+    Completion, DmaBuffer, Error, ErrorKind, IoQueue, Request, Result, Sector, ZoneAction, ZoneId,
+};
 
 use super::{
     control,
-    outcome::Measured,
+    outcome::{Management, Measured},
+    pace::Pace,
     source::{Source, Step},
     spin::Spin,
     stop::Stop,
@@ -28,6 +33,10 @@ const POLLS_PER_LOOK: u32 = 4096;
 /// The same where most of them slept, for so long at the most.
 const SLEEPS_PER_LOOK: u32 = 64;
 const LONGEST_SLEEP: Duration = Duration::from_millis(10);
+/// How much earlier than asked for a sleep has to end to be in time.
+const SLEEP_SLACK: Duration = Duration::from_micros(100);
+/// Marks the tokens of reads among writes.
+const READ: u64 = 1 << 63;
 /// For how long a device may return nothing before the job gives up.
 pub(crate) const STALLED: Duration = Duration::from_secs(30);
 /// The same once somebody has interrupted the job.
@@ -45,25 +54,32 @@ pub(crate) enum Idle {
 }
 
 /// What one queue shall do.
-#[derive(Debug)]
 pub(crate) struct Task<'a> {
     pub(crate) source: Source,
     /// One buffer for each request in flight.
     pub(crate) buffers: Vec<DmaBuffer>,
     /// How many requests must be free before the queue is refilled.
     pub(crate) batch: usize,
-    /// How many requests to submit in all.
+    /// When requests are due, if that is fixed.
+    pub(crate) pace: Option<Pace>,
+    /// For how long nothing is measured.
+    pub(crate) ramp: Duration,
+    /// How many requests to submit in all while it is measured.
     pub(crate) count: u64,
-    /// When to submit no more.
+    /// For how long to submit any.
     pub(crate) runtime: Option<Duration>,
     pub(crate) idle: Idle,
     pub(crate) stop: &'a Stop,
     pub(crate) completed: &'a AtomicU64,
+    /// Called when measuring begins.
+    pub(crate) begin: &'a (dyn Fn() + Sync),
 }
 
 /// Does it, from now on.
 pub(crate) fn drive(queue: &mut IoQueue, task: Task<'_>) -> Measured {
     let depth = task.buffers.len();
+    let is_mixed = task.source.is_mixed();
+    let ramp = nanos(task.ramp);
     let driver = Driver {
         doorbells: queue.doorbells(),
         queue,
@@ -71,13 +87,22 @@ pub(crate) fn drive(queue: &mut IoQueue, task: Task<'_>) -> Measured {
         groups: Vec::with_capacity(depth + 2),
         depth,
         batch: task.batch,
-        left: task.count,
-        deadline: task.runtime.map_or(u64::MAX, nanos),
+        left: u64::MAX,
+        count: task.count,
+        measuring: ramp,
+        start: u64::MAX,
+        deadline: task
+            .runtime
+            .map_or(u64::MAX, |runtime| ramp.saturating_add(nanos(runtime))),
+        measured: Measured::new(task.pace.is_some(), is_mixed),
+        pace: task.pace,
         source: task.source,
+        is_mixed,
         idle: task.idle,
         stop: task.stop,
+        returned: 0,
         completed: task.completed,
-        measured: Measured::new(),
+        begin: task.begin,
         now: 0,
         begun: Instant::now(),
     };
@@ -87,23 +112,33 @@ pub(crate) fn drive(queue: &mut IoQueue, task: Task<'_>) -> Measured {
 struct Driver<'a> {
     queue: &'a mut IoQueue,
     source: Source,
+    /// Whether some of a writing job's requests are reads.
+    is_mixed: bool,
+    pace: Option<Pace>,
     /// The buffers of the requests that are not in flight.
     free: Vec<DmaBuffer>,
-    /// What a drain found: so many requests of the commit at this time.
+    /// What a drain found: so many requests with this token.
     groups: Vec<(u64, u64)>,
     depth: usize,
     batch: usize,
-    /// How many requests are still to be submitted.
+    /// How many requests are still to be submitted, and how many once measuring has begun.
     left: u64,
-    /// In nanoseconds after `begun`.
+    count: u64,
+    /// When measuring begins, and when it began, the greatest number until then; these and what
+    /// follows in nanoseconds after `begun`. What was submitted earlier is not measured.
+    measuring: u64,
+    start: u64,
     deadline: u64,
     idle: Idle,
     stop: &'a Stop,
+    /// How many requests have come back, measured or not.
+    returned: u64,
     completed: &'a AtomicU64,
+    begin: &'a (dyn Fn() + Sync),
     /// The doorbells that do not count.
     doorbells: u64,
     measured: Measured,
-    /// The clock when it was last read, in nanoseconds after `begun`.
+    /// The clock when it was last read.
     now: u64,
     begun: Instant,
 }
@@ -111,19 +146,48 @@ struct Driver<'a> {
 impl Driver<'_> {
     fn run(mut self) -> Measured {
         while self.left > 0 && self.now < self.deadline && !self.stop.is_set() {
+            if self.now >= self.measuring {
+                self.begin_measuring();
+            }
+            if self.free.is_empty() {
+                self.wait(1);
+                continue;
+            }
             let free = self.left.min(self.free.len() as u64);
             match self.source.step(free, self.queue.in_flight()) {
+                Step::Submit(n) if self.pace.is_some() => self.submit_due(n),
                 Step::Submit(n) => {
                     self.submit(n);
                     self.wait(self.batch);
                 }
                 Step::Drain => self.wait(self.depth),
-                Step::Reset(zone) => self.reset(zone),
+                Step::Finish(zone) => self.manage(ZoneAction::Finish, zone),
+                Step::Reset(zone) => self.manage(ZoneAction::Reset, zone),
             }
         }
+        self.end()
+    }
+
+    #[cold]
+    fn begin_measuring(&mut self) {
+        self.measuring = u64::MAX;
+        self.start = self.now;
+        self.left = self.count;
+        self.doorbells = self.queue.doorbells();
+        self.measured.management = Management::default();
+        (self.begin)();
+    }
+
+    fn end(mut self) -> Measured {
+        if let Some(pace) = &self.pace
+            && self.left > 0
+        {
+            self.measured.unsent = pace.due(self.now.min(self.deadline));
+        }
         self.wait(self.depth);
-        let time = Duration::from_nanos(self.now);
-        self.measured.time = time.saturating_sub(self.measured.reset_time);
+        // It may have ended before anything was measured.
+        let time = Duration::from_nanos(self.now.saturating_sub(self.start));
+        self.measured.time = time.saturating_sub(self.measured.management.time());
         self.measured.doorbells = self.queue.doorbells() - self.doorbells;
         self.measured
     }
@@ -143,13 +207,56 @@ impl Driver<'_> {
                 break;
             };
             let request = self.source.request(buffer);
-            if let Err(rejected) = self.queue.submit(request, now) {
+            let mut token = match &mut self.pace {
+                None => now,
+                Some(pace) => pace.submit(now),
+            };
+            if self.is_mixed && matches!(request, Request::Read { .. }) {
+                token |= READ;
+            }
+            if let Err(rejected) = self.queue.submit(request, token) {
                 self.free.extend(rejected.request.into_buffer());
                 self.fail(&rejected.error);
                 break;
             }
         }
         self.queue.commit();
+    }
+
+    /// Submits what is due, `n` requests at the most; waits for the time when something is due if
+    /// nothing is.
+    fn submit_due(&mut self, n: u64) {
+        let now = self.look_at_clock();
+        let (due, next) = match &self.pace {
+            Some(pace) => (pace.due(now), pace.next()),
+            None => (n, now),
+        };
+        match due.min(n) {
+            0 => self.wait_until(next.min(self.deadline).min(self.measuring)),
+            n => self.submit(n),
+        }
+    }
+
+    /// Looks for what comes back until it is this time.
+    fn wait_until(&mut self, time: u64) {
+        let backoff = Backoff::new();
+        while self.look_at_clock() < time && !self.stop.is_set() {
+            if self.drain() > 0 {
+                continue;
+            }
+            let left = Duration::from_nanos(time - self.now).min(LONGEST_SLEEP);
+            match self.idle {
+                Idle::Sleep if left <= SLEEP_SLACK => std::hint::spin_loop(),
+                Idle::Sleep if self.queue.in_flight() == 0 => thread::sleep(left - SLEEP_SLACK),
+                Idle::Sleep => {
+                    if let Err(error) = self.queue.idle(left - SLEEP_SLACK) {
+                        return self.fail(&error);
+                    }
+                }
+                Idle::Yield => backoff.snooze(),
+                Idle::Spin => std::hint::spin_loop(),
+            }
+        }
     }
 
     /// Waits until so many requests are free and none has come back just now, or nothing is in
@@ -201,34 +308,60 @@ impl Driver<'_> {
             return 0;
         }
         let before = self.free.len() as u64;
-        let mut submitted = 0;
+        let mut token = 0;
         let mut count = 0;
         while let Some(done) = next {
-            if done.token != submitted {
-                self.groups.push((submitted, count));
-                submitted = done.token;
+            if done.token != token {
+                self.groups.push((token, count));
+                token = done.token;
                 count = 0;
             }
-            match (done.result, done.buffer) {
-                (Ok(_), Some(buffer)) => {
+            match done {
+                Completion {
+                    result: Ok(at),
+                    buffer: Some(buffer),
+                    ..
+                } => {
                     self.free.push(buffer);
                     count += 1;
+                    if self.is_mixed && token & READ == 0 {
+                        self.source.written(at);
+                    }
                 }
-                (result, buffer) => self.failed(result, buffer),
+                Completion { result, buffer, .. } => self.failed(result, buffer),
             }
             next = self.queue.poll();
         }
-        self.groups.push((submitted, count));
-        let now = self.look_at_clock();
-        for (submitted, count) in self.groups.drain(..) {
-            if count > 0 {
-                self.measured.ios += count;
-                self.measured.latency.record(now - submitted, count);
-            }
-        }
-        self.completed.store(self.measured.ios, Ordering::Relaxed);
+        self.groups.push((token, count));
+        self.record();
         // One that failed may have left its buffer with the device.
         (self.free.len() as u64 - before).max(1)
+    }
+
+    /// Records what a drain has found.
+    #[inline]
+    fn record(&mut self) {
+        let now = self.look_at_clock();
+        for (token, count) in self.groups.drain(..) {
+            self.returned += count;
+            let (due, submitted) = match &mut self.pace {
+                _ if count == 0 => continue,
+                None => (token & !READ, token & !READ),
+                Some(pace) => pace.landed(token & !READ),
+            };
+            if submitted < self.start {
+                continue;
+            }
+            let tally = match &mut self.measured.reads {
+                Some(reads) if token & READ != 0 => reads,
+                _ => &mut self.measured.done,
+            };
+            if let Some(service) = &mut tally.service {
+                service.record(now - submitted, count);
+            }
+            tally.record(now - self.start, now - due, count);
+        }
+        self.completed.store(self.returned, Ordering::Relaxed);
     }
 
     #[cold]
@@ -276,13 +409,12 @@ impl Driver<'_> {
     }
 
     #[cold]
-    fn reset(&mut self, zone: ZoneId) {
+    fn manage(&mut self, action: ZoneAction, zone: ZoneId) {
         let begun = Instant::now();
         let doorbells = self.queue.doorbells();
-        let result = control::manage(self.queue, ZoneAction::Reset, zone);
+        let result = control::manage(self.queue, action, zone);
         self.doorbells += self.queue.doorbells() - doorbells;
-        self.measured.reset_time += begun.elapsed();
-        self.measured.zone_resets += 1;
+        self.measured.management.add(action, begun.elapsed());
         self.look_at_clock();
         if let Err(error) = result {
             self.fail(&error);
@@ -290,6 +422,6 @@ impl Driver<'_> {
     }
 }
 
-fn nanos(time: Duration) -> u64 {
+pub(crate) fn nanos(time: Duration) -> u64 {
     time.as_nanos().try_into().unwrap_or(u64::MAX)
 }

@@ -49,13 +49,18 @@ pub(crate) fn select(job: &Job, info: &DeviceInfo, report: &[Zone]) -> Result<Ve
         }
     }
     if job.op.is_writing() {
-        check_active(&zones, info, report)?;
+        check_active(job, &zones, info, report)?;
     }
     Ok(zones)
 }
 
 /// Zones that others left active count against the limit, too.
-fn check_active(zones: &[Zone], info: &DeviceInfo, report: &[Zone]) -> Result<(), Failure> {
+fn check_active(
+    job: &Job,
+    zones: &[Zone],
+    info: &DeviceInfo,
+    report: &[Zone],
+) -> Result<(), Failure> {
     let Some(max_active) = info.zoned.as_ref().and_then(|zoned| zoned.max_active) else {
         return Ok(());
     };
@@ -64,7 +69,7 @@ fn check_active(zones: &[Zone], info: &DeviceInfo, report: &[Zone]) -> Result<()
         .filter(|zone| zone.state.is_active() && !zones.iter().any(|used| used.id == zone.id))
         .copied()
         .collect();
-    if zones.len() + others.len() > max_active as usize {
+    if job.max_open as usize + others.len() > max_active as usize {
         return Err(Failure::usage(format!(
             "--zones {}: {} has {max_active} active zones at the most (max_active), and {} active already; finish or reset those, or use fewer",
             zones.len(),

@@ -1,12 +1,14 @@
 //! What comes next: where the requests of a queue go.
 
-use zbd_core::{DmaBuffer, Request, ZoneId};
+use zbd_core::{DmaBuffer, Request, Sector, ZoneId};
 
 use super::{
     appends::Appends,
+    mix::Mix,
     plan::Job,
     prepare::Area,
     reads::{RandomReads, Sweep},
+    rotation::Policy,
     writes::ZoneWrites,
 };
 use crate::cli::Op;
@@ -18,13 +20,22 @@ pub(crate) enum Step {
     Submit(u64),
     /// Wait until nothing is in flight.
     Drain,
+    /// Finish this zone. Nothing is in flight.
+    Finish(ZoneId),
     /// Reset this zone. Nothing is in flight.
     Reset(ZoneId),
 }
 
 /// Where the requests of one queue go.
 #[derive(Debug)]
-pub(crate) enum Source {
+pub(crate) struct Source {
+    pattern: Pattern,
+    /// The reads among writes.
+    mix: Option<Box<Mix>>,
+}
+
+#[derive(Debug)]
+enum Pattern {
     Appends(Appends),
     ZoneWrites(ZoneWrites),
     Sweep(Sweep),
@@ -32,56 +43,81 @@ pub(crate) enum Source {
 }
 
 impl Source {
-    /// A source over the areas of one of the job's queues.
-    pub(crate) fn new(job: &Job, queue: usize, areas: &[Area]) -> Self {
+    /// A source over the areas of one of the job's queues, or of whatever else writes by itself:
+    /// number `part` of so many.
+    pub(crate) fn new(job: &Job, areas: &[Area], (part, parts): (usize, usize)) -> Self {
         let sectors = job.block_sectors();
+        let seed = job.seed.wrapping_add(part as u64);
         let zoned = areas.iter().all(|area| area.zone.is_some());
-        match job.op {
-            Op::Append => Self::Appends(Appends::new(areas)),
-            Op::Write if zoned => Self::ZoneWrites(ZoneWrites::new(areas, sectors)),
-            Op::Write | Op::Read => Self::Sweep(Sweep::new(areas, sectors, job.op)),
-            Op::Randread => {
-                let seed = job.seed.wrapping_add(queue as u64);
-                Self::RandomReads(RandomReads::new(areas, sectors, seed))
+        let pattern = match job.op {
+            Op::Append => Pattern::Appends(Appends::new(areas, Policy::of(job, parts))),
+            Op::Write if zoned => {
+                Pattern::ZoneWrites(ZoneWrites::new(areas, Policy::of(job, parts), sectors))
             }
-        }
+            Op::Write | Op::Read => Pattern::Sweep(Sweep::new(areas, sectors, job.op)),
+            Op::Randread => Pattern::RandomReads(RandomReads::new(areas, sectors, seed)),
+        };
+        let mix =
+            (job.read_mix > 0).then(|| Box::new(Mix::new(job.read_mix, areas, sectors, seed)));
+        Self { pattern, mix }
+    }
+
+    /// Whether some of a writing job's requests are reads.
+    pub(crate) fn is_mixed(&self) -> bool {
+        self.mix.is_some()
     }
 
     /// What to do with `free` requests while so many are in flight.
     #[inline]
     pub(crate) fn step(&mut self, free: u64, in_flight: usize) -> Step {
-        match self {
-            Self::Appends(appends) => appends.step(free, in_flight),
-            Self::ZoneWrites(writes) => writes.step(free, in_flight),
-            Self::Sweep(_) | Self::RandomReads(_) => Step::Submit(free),
+        let step = match &mut self.pattern {
+            Pattern::Appends(appends) => appends.step(free, in_flight),
+            Pattern::ZoneWrites(writes) => writes.step(free, in_flight),
+            Pattern::Sweep(_) | Pattern::RandomReads(_) => Step::Submit(free),
+        };
+        if let (Step::Reset(zone), Some(mix)) = (step, &mut self.mix) {
+            mix.forget(zone);
         }
+        step
     }
 
     /// The next of the requests that the last step spoke of.
     // A call would copy the buffer twice more; `submit` takes a third of what that costs.
     #[inline(always)]
     pub(crate) fn request(&mut self, buffer: DmaBuffer) -> Request {
-        match self {
-            Self::Appends(appends) => Request::Append {
+        if let Some(mix) = &mut self.mix
+            && let Some(at) = mix.draw()
+        {
+            return Request::Read { at, buffer };
+        }
+        match &mut self.pattern {
+            Pattern::Appends(appends) => Request::Append {
                 zone: appends.next_zone(),
                 buffer,
             },
-            Self::ZoneWrites(writes) => Request::Write {
+            Pattern::ZoneWrites(writes) => Request::Write {
                 at: writes.next_sector(),
                 buffer,
             },
-            Self::Sweep(sweep) if sweep.op() == Op::Write => Request::Write {
+            Pattern::Sweep(sweep) if sweep.op() == Op::Write => Request::Write {
                 at: sweep.next_sector(),
                 buffer,
             },
-            Self::Sweep(sweep) => Request::Read {
+            Pattern::Sweep(sweep) => Request::Read {
                 at: sweep.next_sector(),
                 buffer,
             },
-            Self::RandomReads(reads) => Request::Read {
+            Pattern::RandomReads(reads) => Request::Read {
                 at: reads.next_sector(),
                 buffer,
             },
+        }
+    }
+
+    /// Something has been written to this sector and can be read.
+    pub(crate) fn written(&mut self, at: Sector) {
+        if let Some(mix) = &mut self.mix {
+            mix.written(at);
         }
     }
 }
@@ -105,7 +141,7 @@ fn cut(disk: Area, parts: usize, job: &Job) -> Vec<Vec<Area>> {
         .map(|part| {
             let first = (part * blocks).min(disk.blocks - 1);
             vec![Area {
-                start: zbd_core::Sector(disk.start.0 + first * job.block_sectors()),
+                start: Sector(disk.start.0 + first * job.block_sectors()),
                 blocks: blocks.min(disk.blocks - first),
                 ..disk
             }]
@@ -115,15 +151,13 @@ fn cut(disk: Area, parts: usize, job: &Job) -> Vec<Vec<Area>> {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
-    use zbd_core::Sector;
-
     use super::*;
     use crate::cli::Cli;
+    use clap::Parser;
 
     fn job(op: &str) -> Job {
         let args = Cli::try_parse_from(["zbd-bench", "--op", op]).unwrap().run;
-        Job::resolve(&args, &"emu:".parse().unwrap()).unwrap()
+        Job::resolve("emu:", &args.job, &"emu:".parse().unwrap()).unwrap()
     }
 
     fn zones(n: u32) -> Vec<Area> {

@@ -16,18 +16,18 @@ pub(crate) struct Stop {
 }
 
 impl Stop {
-    /// A stop that Ctrl-C, or being told to terminate, sets. The second time ends the process.
-    pub(crate) fn on_interrupt() -> Self {
-        let stop = Self::default();
-        let handler = stop.clone();
-        // Without a handler Ctrl-C ends the process at once, which harms no device.
+    /// Lets Ctrl-C, or being told to terminate, set it from now on. The second time ends the
+    /// process, as the first does as long as nobody listens.
+    pub(crate) fn listen(&self) {
+        let handler = self.clone();
+        // There is one handler in a process, the first. Without any, Ctrl-C ends the process at
+        // once, which harms no device.
         let _ = ctrlc::set_handler(move || {
             if handler.interrupted.swap(true, Ordering::Relaxed) {
                 process::exit(130);
             }
             handler.set();
         });
-        stop
     }
 
     /// Ends the job.

@@ -2,67 +2,41 @@
 
 use std::collections::VecDeque;
 
-use zbd_core::{Sector, ZoneId};
+use zbd_core::Sector;
 
-use super::{prepare::Area, source::Step};
+use super::{
+    prepare::Area,
+    rotation::{Policy, Rotation, Zone},
+    source::Step,
+};
 
-/// A zone that is written to.
-#[derive(Clone, Copy, Debug)]
-struct Zone {
-    id: ZoneId,
-    start: Sector,
-    /// How many writes fit into it when it is empty.
-    blocks: u64,
-    /// How many have been given out.
-    written: u64,
-}
-
-/// Writes to the zones of one queue, a commit to each in turn, so that a hypervisor may merge the
-/// writes of a commit.
+/// Writes to the open zones of one queue, a commit to each in turn, so that a hypervisor may merge
+/// the writes of a commit.
 ///
 /// Hypervisors merge across the borders of zones, too, and such a write fails as a whole: after
-/// the last write to a zone everything in flight is waited for. When all zones are full they are
-/// reset, as for [`Appends`](super::appends::Appends).
+/// the last write to a zone everything in flight is waited for.
 #[derive(Debug)]
 pub(crate) struct ZoneWrites {
+    rotation: Rotation,
     /// The zone of the commit under way.
     current: Option<Zone>,
-    /// The other zones that are not full, the next one first.
+    /// The other open zones, the next one first.
     open: VecDeque<Zone>,
-    /// The full zones, the oldest first.
-    full: VecDeque<Zone>,
     /// The length of a write.
     sectors: u64,
     /// Whether a zone has been filled and what is in flight must be waited for.
     at_border: bool,
-    /// Whether the full zones are being reset.
-    resetting: bool,
 }
 
 impl ZoneWrites {
     /// Writes of so many sectors to these zones, which are empty.
-    pub(crate) fn new(areas: &[Area], sectors: u64) -> Self {
-        let mut open = VecDeque::with_capacity(areas.len() + 1);
-        open.extend(
-            areas
-                .iter()
-                .filter(|area| area.blocks > 0)
-                .filter_map(|area| {
-                    Some(Zone {
-                        id: area.zone?,
-                        start: area.start,
-                        blocks: area.blocks,
-                        written: 0,
-                    })
-                }),
-        );
+    pub(crate) fn new(areas: &[Area], policy: Policy, sectors: u64) -> Self {
         Self {
+            rotation: Rotation::new(areas, policy),
             current: None,
-            full: VecDeque::with_capacity(open.len()),
-            open,
+            open: VecDeque::with_capacity(areas.len() + 1),
             sectors,
             at_border: false,
-            resetting: false,
         }
     }
 
@@ -74,29 +48,16 @@ impl ZoneWrites {
             }
             self.at_border = false;
         }
-        if self.resetting {
-            return self.all_full(in_flight);
-        }
         self.open.extend(self.current.take());
+        if (self.rotation.is_due() || self.open.is_empty())
+            && let Some(step) = self.rotation.step(&mut self.open, in_flight)
+        {
+            return step;
+        }
         match self.open.pop_front() {
             Some(zone) => {
                 self.current = Some(zone);
-                Step::Submit(free.min(zone.blocks - zone.written))
-            }
-            None => self.all_full(in_flight),
-        }
-    }
-
-    #[cold]
-    fn all_full(&mut self, in_flight: usize) -> Step {
-        if in_flight > 0 {
-            return Step::Drain;
-        }
-        match self.full.pop_front() {
-            Some(zone) => {
-                self.resetting = !self.full.is_empty();
-                self.open.push_back(Zone { written: 0, ..zone });
-                Step::Reset(zone.id)
+                Step::Submit(free.min(zone.left()))
             }
             None => Step::Drain,
         }
@@ -111,8 +72,10 @@ impl ZoneWrites {
         };
         let at = Sector(zone.start.0 + zone.written * self.sectors);
         zone.written += 1;
-        if zone.written == zone.blocks {
-            self.full.extend(self.current.take());
+        if zone.left() == 0 {
+            let zone = *zone;
+            self.current = None;
+            self.rotation.filled(zone);
             self.at_border = true;
         }
         at
@@ -121,20 +84,15 @@ impl ZoneWrites {
 
 #[cfg(test)]
 mod tests {
+    use zbd_core::ZoneId;
+
     use super::*;
+    use crate::job::rotation::tests::{ALL, areas};
 
     const SECTORS: u64 = 8;
 
     fn writes(blocks: &[u64]) -> ZoneWrites {
-        let areas: Vec<Area> = (0..)
-            .zip(blocks)
-            .map(|(i, &blocks)| Area {
-                zone: Some(ZoneId(i)),
-                start: Sector(u64::from(i) * 1000),
-                blocks,
-            })
-            .collect();
-        ZoneWrites::new(&areas, SECTORS)
+        ZoneWrites::new(&areas(blocks), ALL, SECTORS)
     }
 
     fn sectors(writes: &mut ZoneWrites, n: u64) -> Vec<u64> {

@@ -6,14 +6,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Map, Value, json};
 
-use super::{
-    device::DeviceRecord,
-    json::{Config, ResultRecord},
-    print_json,
-};
+use super::{json::JobRecord, machine::MachineRecord};
 use crate::{
     failure::Failure,
-    job::{Finished, plan::Length},
+    job::{Finished, latency::Latency, outcome::Tally, plan::Length, series::Second},
 };
 
 /// The percentiles that fio prints unless told otherwise.
@@ -22,23 +18,74 @@ const PERCENTILES: [f64; 17] = [
     99.99,
 ];
 
-/// Prints the result.
-pub(crate) fn run(finished: &Finished) -> Result<(), Failure> {
-    let (job, measured) = (&finished.job, &finished.measured);
+/// The results of jobs, each with its name.
+pub(crate) fn run(jobs: &[(&str, &Finished)]) -> Result<String, Failure> {
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
+    let jobs: Vec<Value> = jobs
+        .iter()
+        .map(|(name, finished)| job(name, finished))
+        .collect();
+    super::json(&json!({
+        "fio version": concat!("zbd-bench-", env!("CARGO_PKG_VERSION")),
+        "timestamp": now.as_secs(),
+        "timestamp_ms": now.as_millis() as u64,
+        "global options": {},
+        "jobs": jobs,
+        "zbd_bench": { "schema": super::SCHEMA, "machine": MachineRecord::here() },
+    }))
+}
+
+fn job(name: &str, finished: &Finished) -> Value {
+    let (job, measured) = (&finished.job, &finished.measured);
     let seconds = measured.time.as_secs_f64();
     let percent = |time: std::time::Duration| match seconds {
         0.0 => 0.0,
         seconds => time.as_secs_f64() / seconds * 100.0,
     };
-    let (done, idle) = (direction(finished), nothing());
-    let (read, write) = if job.op.is_writing() {
-        (idle, done)
-    } else {
-        (done, idle)
-    };
+    let (mut read, mut write) = (nothing(), nothing());
+    for (op, tally) in finished.tallies() {
+        let direction = direction(finished, tally);
+        if op.is_writing() {
+            write = direction;
+        } else {
+            read = direction;
+        }
+    }
+    json!({
+        "jobname": name,
+        "groupid": 0,
+        "error": i32::from(!measured.errors.is_empty()) * 5,
+        "eta": 0,
+        "elapsed": seconds.ceil() as u64,
+        "job options": options(finished),
+        "read": read,
+        "write": write,
+        "trim": nothing(),
+        "job_runtime": measured.time.as_millis() as u64,
+        "usr_cpu": percent(finished.cpu.user),
+        "sys_cpu": percent(finished.cpu.system),
+        "ctx": 0,
+        "majf": 0,
+        "minf": 0,
+        "iodepth_level": depths(job.depth),
+        "zone_resets": measured.management.resets,
+        "total_err": measured.errors.total(),
+        "zbd_bench": ours(finished),
+    })
+}
+
+/// What fio has no word for.
+fn ours(finished: &Finished) -> Value {
+    let mut ours = json!(JobRecord::new(None, finished));
+    ours["schema"] = super::SCHEMA.into();
+    ours["result"] = ours["results"][0].clone();
+    ours
+}
+
+fn options(finished: &Finished) -> Value {
+    let job = &finished.job;
     let mut options = json!({
         "filename": job.device,
         "rw": job.op.name(),
@@ -57,67 +104,103 @@ pub(crate) fn run(finished: &Finished) -> Result<(), Failure> {
         }
         Length::Count(count) => options["number_ios"] = count.to_string().into(),
     }
-    print_json(&json!({
-        "fio version": concat!("zbd-bench-", env!("CARGO_PKG_VERSION")),
-        "timestamp": now.as_secs(),
-        "timestamp_ms": now.as_millis() as u64,
-        "jobs": [{
-            "jobname": "zbd-bench",
-            "groupid": 0,
-            "error": i32::from(!measured.errors.is_empty()) * 5,
-            "eta": 0,
-            "elapsed": seconds.ceil() as u64,
-            "job options": options,
-            "read": read,
-            "write": write,
-            "usr_cpu": percent(finished.cpu.user),
-            "sys_cpu": percent(finished.cpu.system),
-            "iodepth_level": depths(job.depth),
-            "zone_resets": measured.zone_resets,
-            "total_err": measured.errors.total(),
-            "zbd_bench": {
-                "schema": super::SCHEMA,
-                "device": DeviceRecord::from(&*finished.info),
-                "config": Config::from(finished),
-                "result": ResultRecord::from(finished),
-                "interrupted": finished.interrupted,
-            },
-        }],
-    }))
+    if !job.ramp.is_zero() {
+        options["ramp_time"] = format!("{}ms", job.ramp.as_millis()).into();
+    }
+    if let Some(rate) = job.rate {
+        options["rate_iops"] = rate.to_string().into();
+    }
+    if job.read_mix > 0 {
+        options["rwmixread"] = job.read_mix.to_string().into();
+    }
+    options
 }
 
-fn direction(finished: &Finished) -> Value {
-    let (job, measured) = (&finished.job, &finished.measured);
-    let latency = &measured.latency;
-    let times = json!({
+fn direction(finished: &Finished, tally: &Tally) -> Value {
+    let block_size = finished.job.block_size;
+    let iops = finished.per_second(tally.ios);
+    let bandwidth = iops * f64::from(block_size);
+    // fio samples twice a second; here it is once.
+    let samples = Samples::of(tally.series.seconds(), iops);
+    let kib = f64::from(block_size) / 1024.0;
+    // Requests are submitted in batches, and only the whole way is timed; how late those are that
+    // have a fixed time is in `lat_ns` alone.
+    let mut completion = times(tally.service.as_ref().unwrap_or(&tally.latency));
+    completion["percentile"] = percentiles(tally.service.as_ref().unwrap_or(&tally.latency));
+    let bytes = tally.ios * u64::from(block_size);
+    json!({
+        "io_bytes": bytes,
+        "io_kbytes": bytes / 1024,
+        "bw_bytes": bandwidth as u64,
+        "bw": (bandwidth / 1024.0) as u64,
+        "iops": iops,
+        "runtime": finished.measured.time.as_millis() as u64,
+        "total_ios": tally.ios,
+        "short_ios": 0,
+        "drop_ios": 0,
+        "slat_ns": no_times(),
+        "clat_ns": completion,
+        "lat_ns": times(&tally.latency),
+        "bw_min": (samples.min * kib) as u64,
+        "bw_max": (samples.max * kib) as u64,
+        "bw_agg": 100.0,
+        "bw_mean": samples.mean * kib,
+        "bw_dev": samples.stddev * kib,
+        "bw_samples": samples.count,
+        "iops_min": samples.min as u64,
+        "iops_max": samples.max as u64,
+        "iops_mean": samples.mean,
+        "iops_stddev": samples.stddev,
+        "iops_samples": samples.count,
+    })
+}
+
+fn times(latency: &Latency) -> Value {
+    json!({
         "min": latency.min(),
         "max": latency.max(),
         "mean": latency.mean(),
         "stddev": latency.stddev(),
         "N": latency.count(),
-    });
-    let mut completion = times.clone();
-    completion["percentile"] = PERCENTILES
+    })
+}
+
+fn percentiles(latency: &Latency) -> Value {
+    PERCENTILES
         .iter()
         .map(|&p| (format!("{p:.6}"), latency.percentile(p).into()))
         .collect::<Map<String, Value>>()
-        .into();
-    let bandwidth = finished.iops() * f64::from(job.block_size);
-    json!({
-        "io_bytes": finished.bytes(),
-        "io_kbytes": finished.bytes() / 1024,
-        "bw_bytes": bandwidth as u64,
-        "bw": (bandwidth / 1024.0) as u64,
-        "iops": finished.iops(),
-        "runtime": measured.time.as_millis() as u64,
-        "total_ios": measured.ios,
-        "short_ios": 0,
-        "drop_ios": 0,
-        // Requests are submitted in batches, and only the whole way is timed.
-        "slat_ns": no_times(),
-        "clat_ns": completion,
-        "lat_ns": times,
-    })
+        .into()
+}
+
+/// The IOPS of whole seconds; of the job where it did not last that long.
+#[derive(Debug, PartialEq)]
+struct Samples {
+    count: usize,
+    min: f64,
+    max: f64,
+    mean: f64,
+    stddev: f64,
+}
+
+impl Samples {
+    fn of(seconds: &[Second], iops: f64) -> Self {
+        let whole = seconds.split_last().map_or(&[][..], |(_, whole)| whole);
+        let mut samples: Vec<f64> = whole.iter().map(|second| second.ios as f64).collect();
+        if samples.is_empty() {
+            samples.push(iops);
+        }
+        let count = samples.len();
+        let mean = samples.iter().sum::<f64>() / count as f64;
+        let variance = samples.iter().map(|n| (n - mean).powi(2)).sum::<f64>() / count as f64;
+        Self {
+            count,
+            min: samples.iter().copied().fold(f64::INFINITY, f64::min),
+            max: samples.iter().copied().fold(0.0, f64::max),
+            mean,
+            stddev: variance.sqrt(),
+        }
+    }
 }
 
 /// The direction in which nothing went.
@@ -126,6 +209,8 @@ fn nothing() -> Value {
         "io_bytes": 0, "io_kbytes": 0, "bw_bytes": 0, "bw": 0, "iops": 0.0, "runtime": 0,
         "total_ios": 0, "short_ios": 0, "drop_ios": 0,
         "slat_ns": no_times(), "clat_ns": no_times(), "lat_ns": no_times(),
+        "bw_min": 0, "bw_max": 0, "bw_agg": 0.0, "bw_mean": 0.0, "bw_dev": 0.0, "bw_samples": 0,
+        "iops_min": 0, "iops_max": 0, "iops_mean": 0.0, "iops_stddev": 0.0, "iops_samples": 0,
     })
 }
 
@@ -149,4 +234,29 @@ fn depths(depth: u16) -> Value {
     });
     levels[bucket] = 100.0.into();
     levels
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_whole_seconds_are_samples() {
+        let seconds: Vec<Second> = [10, 30, 5]
+            .map(|ios| Second {
+                ios,
+                ..Second::default()
+            })
+            .to_vec();
+        let samples = Samples {
+            count: 2,
+            min: 10.0,
+            max: 30.0,
+            mean: 20.0,
+            stddev: 10.0,
+        };
+        assert_eq!(Samples::of(&seconds, 18.0), samples);
+        let short = Samples::of(&seconds[..1], 18.0);
+        assert_eq!((short.count, short.min, short.max), (1, 18.0, 18.0));
+    }
 }

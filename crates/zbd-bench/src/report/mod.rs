@@ -5,11 +5,16 @@ pub(crate) mod figures;
 pub(crate) mod fio;
 pub(crate) mod functions;
 pub(crate) mod json;
+pub(crate) mod machine;
 pub(crate) mod text;
 pub(crate) mod warnings;
 pub(crate) mod zones;
 
-use std::io::{self, ErrorKind, Write};
+use std::{
+    fs::File,
+    io::{self, ErrorKind, Write},
+    path::{Path, PathBuf},
+};
 
 use comfy_table::{CellAlignment, ContentArrangement, Table};
 use serde::Serialize;
@@ -33,17 +38,59 @@ pub(crate) fn print(text: &str) -> Result<(), Failure> {
     }
 }
 
+/// A value as JSON.
+pub(crate) fn json(value: &impl Serialize) -> Result<String, Failure> {
+    serde_json::to_string_pretty(value)
+        .map(|text| text + "\n")
+        .map_err(|error| Failure::io(format!("cannot write the result: {error}")))
+}
+
 /// Writes a value as JSON.
 pub(crate) fn print_json(value: &impl Serialize) -> Result<(), Failure> {
-    let text = serde_json::to_string_pretty(value)
-        .map_err(|error| Failure::io(format!("cannot write the result: {error}")))?;
-    print(&(text + "\n"))
+    print(&json(value)?)
+}
+
+/// Where a result goes.
+#[derive(Debug)]
+pub(crate) enum Output {
+    /// To standard output.
+    Standard,
+    /// To a file, which is there and empty until the result is known.
+    File(PathBuf, File),
+}
+
+impl Output {
+    /// To a file that can be written, if one is named: that it cannot be is found before anything
+    /// is measured.
+    pub(crate) fn open(path: Option<&Path>) -> Result<Self, Failure> {
+        let Some(path) = path else {
+            return Ok(Self::Standard);
+        };
+        File::create(path)
+            .map(|file| Self::File(path.to_owned(), file))
+            .map_err(|error| Failure::usage(format!("cannot write {}: {error}", path.display())))
+    }
+
+    /// Writes the result.
+    pub(crate) fn write(self, text: &str) -> Result<(), Failure> {
+        match self {
+            Self::Standard => print(text),
+            Self::File(path, mut file) => file
+                .write_all(text.as_bytes())
+                .map_err(|error| Failure::io(format!("cannot write {}: {error}", path.display()))),
+        }
+    }
 }
 
 /// Says why the tool fails, on one line of standard error.
 pub(crate) fn complain(failure: &Failure) {
     // Where nobody listens there is nobody to tell.
     let _ = writeln!(io::stderr(), "zbd-bench: {}", failure.message());
+}
+
+/// Text that is broken to fit a terminal.
+pub(crate) fn wrapped(text: &str) -> String {
+    textwrap::fill(text, usize::from(WIDTH)) + "\n"
 }
 
 /// A table without borders whose columns stand two spaces apart; the first `left` columns begin

@@ -8,7 +8,7 @@ fn job(options: &str) -> Result<Job, Failure> {
         .expect("clap takes it")
         .run;
     let spec = args.device.parse().expect("a device");
-    Job::resolve(&args, &spec)
+    Job::resolve(&args.device, &args.job, &spec)
 }
 
 /// The job that the options describe, checked against the device they name.
