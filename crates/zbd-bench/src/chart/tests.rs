@@ -64,6 +64,13 @@ fn samples() -> Vec<(&'static str, Chart)> {
     seconds.y = axis("latency", "s", Scale::Linear);
     let mut logarithmic = chart(vec![series("p99", &depths(|x| 1e-5 * x * x))]);
     logarithmic.y = axis("latency", "s", Scale::Log2);
+    let mut crowded = chart(vec![series(
+        "append",
+        &(1..=16)
+            .map(|n| (f64::from(n) * 4e6, 1e5))
+            .collect::<Vec<_>>(),
+    )]);
+    crowded.x = axis("zone size", "B", Scale::Log2);
     let mut wordy = chart(vec![
         series(&"a name that does not end ".repeat(8), &rising),
         series("b", &rising),
@@ -102,6 +109,7 @@ fn samples() -> Vec<(&'static str, Chart)> {
         ("sizes", sizes),
         ("seconds", seconds),
         ("logarithmic", logarithmic),
+        ("crowded", crowded),
         ("wordy", wordy),
     ]
 }
