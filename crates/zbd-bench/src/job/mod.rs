@@ -126,7 +126,7 @@ pub(crate) fn run(device: &str, args: &JobArgs, stop: &Stop) -> Result<Finished,
     let (mut queues, control) = open(&options(&job, memory_len), &spec).map_err(opening)?;
     check(&job, &queues)?;
     stop.listen();
-    let progress = Progress::new(&job);
+    let progress = Progress::new(job.length);
     let (info, prepared) = match queues.first_mut() {
         Some(queue) => (
             Arc::clone(queue.info()),

@@ -9,7 +9,7 @@ use std::{
 use crossbeam_utils::CachePadded;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::plan::{Job, Length};
+use super::plan::Length;
 use crate::report::figures;
 
 /// How often the line changes.
@@ -34,19 +34,55 @@ impl Counters {
     }
 }
 
+/// How much there is to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Total {
+    /// Whatever can be done in this time.
+    Time(Duration),
+    /// So many requests.
+    Count(u64),
+    /// So many parts, which take about as long each.
+    #[cfg_attr(not(test), expect(dead_code, reason = "no command has parts yet"))]
+    Steps(u64),
+}
+
+impl From<Length> for Total {
+    fn from(length: Length) -> Self {
+        match length {
+            Length::Runtime(time) => Self::Time(time),
+            Length::Count(count) => Self::Count(count),
+        }
+    }
+}
+
+impl Total {
+    /// How long it will take after this time and so much done, unless that is not known yet.
+    fn left(self, elapsed: Duration, done: u64) -> Option<Duration> {
+        match self {
+            Self::Time(time) => Some(time.saturating_sub(elapsed)),
+            Self::Count(_) | Self::Steps(_) if done == 0 => None,
+            Self::Count(total) | Self::Steps(total) => {
+                let left = total.saturating_sub(done) as f64 / done as f64;
+                Duration::try_from_secs_f64(elapsed.as_secs_f64() * left).ok()
+            }
+        }
+    }
+}
+
 /// A line on standard error, if that is a terminal.
 #[derive(Debug)]
 pub(crate) struct Progress {
     bar: ProgressBar,
-    length: Length,
+    total: Total,
 }
 
 impl Progress {
-    pub(crate) fn new(job: &Job) -> Self {
+    pub(crate) fn new(total: impl Into<Total>) -> Self {
+        let total = total.into();
         let bar = if io::stderr().is_terminal() {
-            ProgressBar::new(match job.length {
-                Length::Runtime(time) => time.as_millis() as u64,
-                Length::Count(count) => count,
+            ProgressBar::new(match total {
+                Total::Time(time) => time.as_millis() as u64,
+                Total::Count(count) | Total::Steps(count) => count,
             })
         } else {
             ProgressBar::hidden()
@@ -54,10 +90,7 @@ impl Progress {
         if let Ok(style) = ProgressStyle::with_template("{wide_bar} {percent:>3} %  {msg}") {
             bar.set_style(style);
         }
-        Self {
-            bar,
-            length: job.length,
-        }
+        Self { bar, total }
     }
 
     /// Shows what is being done.
@@ -83,18 +116,66 @@ impl Progress {
         }
     }
 
-    /// Shows how far the job is.
+    /// Shows how far the job is, and how fast.
     pub(crate) fn show(&self, elapsed: Duration, done: u64, rate: f64) {
-        self.bar.set_position(match self.length {
-            Length::Runtime(_) => elapsed.as_millis() as u64,
-            Length::Count(_) => done,
+        self.advance(elapsed, done, &format!("{} IOPS", figures::rate(rate)));
+    }
+
+    /// Shows how far it is, with the time that is left after what else there is to say.
+    pub(crate) fn advance(&self, elapsed: Duration, done: u64, what: &str) {
+        self.bar.set_position(match self.total {
+            Total::Time(_) => elapsed.as_millis() as u64,
+            Total::Count(_) | Total::Steps(_) => done,
         });
-        self.say(format!("{} IOPS", figures::rate(rate)));
+        self.say(match self.total.left(elapsed, done) {
+            Some(left) => format!("{what}, {} left", clock(left)),
+            None => what.to_owned(),
+        });
     }
 }
 
 impl Drop for Progress {
     fn drop(&mut self) {
         self.bar.finish_and_clear();
+    }
+}
+
+/// A time as a clock shows it, which keeps its width while it runs down.
+fn clock(time: Duration) -> String {
+    let seconds = time.as_secs_f64().ceil() as u64;
+    match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
+        (0, minutes, seconds) => format!("{minutes}:{seconds:02}"),
+        (hours, minutes, seconds) => format!("{hours}:{minutes:02}:{seconds:02}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn what_is_left_follows_from_what_was_done() {
+        assert_eq!(
+            Total::Time(5 * SECOND).left(2 * SECOND, 7),
+            Some(3 * SECOND)
+        );
+        assert_eq!(
+            Total::Time(SECOND).left(2 * SECOND, 0),
+            Some(Duration::ZERO)
+        );
+        assert_eq!(Total::Count(400).left(SECOND, 100), Some(3 * SECOND));
+        assert_eq!(Total::Count(400).left(SECOND, 500), Some(Duration::ZERO));
+        assert_eq!(Total::Steps(3).left(4 * SECOND, 2), Some(2 * SECOND));
+        assert_eq!(Total::Steps(3).left(SECOND, 0), None);
+        assert_eq!(Total::Count(u64::MAX).left(Duration::MAX, 1), None);
+    }
+
+    #[test]
+    fn times_are_shown_as_on_a_clock() {
+        assert_eq!(clock(Duration::from_millis(1)), "0:01");
+        assert_eq!(clock(SECOND * 90), "1:30");
+        assert_eq!(clock(SECOND * 3_661), "1:01:01");
     }
 }
