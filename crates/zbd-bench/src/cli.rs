@@ -6,6 +6,7 @@ mod job;
 pub(crate) mod job_file;
 mod list;
 mod run;
+mod sweep;
 mod values;
 mod zones;
 
@@ -16,6 +17,7 @@ pub(crate) use info::InfoArgs;
 pub(crate) use job::{Api, JobArgs, Op, ResetPolicy, Wait};
 pub(crate) use list::ListArgs;
 pub(crate) use run::{RunArgs, RunFormat};
+pub(crate) use sweep::{SweepArgs, SweepFormat};
 pub(crate) use zones::{
     NamedZonesArgs, ResetAllArgs, SomeZonesArgs, ZonesArgs, ZonesCommand, ZonesFormat,
 };
@@ -43,6 +45,8 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Run a benchmark (the default command)
     Run(RunArgs),
+    /// Measure over depths, zones, block sizes and queues, as a table and a chart
+    Sweep(Box<SweepArgs>),
     /// Show what is known of a device: limits, queues, features
     Info(InfoArgs),
     /// Report and manage the zones of a device

@@ -13,14 +13,14 @@
 //! `cli` is the command line as it is written, `job` a measurement from its plan to its outcome,
 //! `report` what is printed, `chart` what is drawn, `failure` what makes the exit status.
 
-#[cfg_attr(not(test), expect(unused_imports, reason = "no command draws yet"))]
-#[expect(dead_code, reason = "no command draws yet")]
 mod chart;
 mod cli;
 mod commands;
 mod failure;
 mod job;
 mod report;
+mod spread;
+mod sweep;
 
 use std::process::ExitCode;
 
@@ -54,6 +54,7 @@ fn dispatch(cli: Cli, matches: &ArgMatches) -> Result<(), Failure> {
     match cli.command {
         None => commands::run(&cli.run, given),
         Some(Command::Run(args)) => commands::run(&args, given),
+        Some(Command::Sweep(args)) => commands::sweep(&args),
         Some(Command::Info(args)) => commands::info(&args),
         Some(Command::Zones(args)) => commands::zones(&args.action),
         Some(Command::List(args)) => commands::list(&args),

@@ -1,6 +1,6 @@
 //! How values are written on the command line.
 
-use std::time::Duration;
+use std::{ffi::OsStr, path::PathBuf, time::Duration};
 
 use zbd_core::sysfs::{Owner, PciAddress};
 
@@ -45,6 +45,15 @@ pub(super) fn rate(text: &str) -> Result<u64, String> {
         .ok_or_else(|| "give requests a second such as 500, 20k or 1m".to_owned())
 }
 
+/// Reads the name of a file for a picture.
+pub(super) fn picture(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    match path.extension().and_then(OsStr::to_str) {
+        Some("svg" | "html") => Ok(path),
+        _ => Err("give a file name that ends with .svg or .html".to_owned()),
+    }
+}
+
 /// Reads a PCI address, as it is or as a device string.
 pub(super) fn address(text: &str) -> Result<PciAddress, String> {
     let address = text.strip_prefix("pci:").unwrap_or(text);
@@ -85,6 +94,12 @@ mod tests {
         assert_eq!(rate("20k"), Ok(20_000));
         assert_eq!(rate("1M"), Ok(1_000_000));
         assert!(rate("0").is_err() && rate("k").is_err() && rate("2000m").is_err());
+    }
+
+    #[test]
+    fn pictures_are_known_by_their_names() {
+        assert!(picture("a/b.svg").is_ok() && picture("b.html").is_ok());
+        assert!(picture("b.png").is_err() && picture("svg").is_err());
     }
 
     #[test]

@@ -4,20 +4,30 @@ mod binding;
 mod info;
 mod list;
 mod run;
+mod sweep;
 mod zones;
 
 pub(crate) use binding::{bind, unbind};
 pub(crate) use info::info;
 pub(crate) use list::list;
 pub(crate) use run::run;
+pub(crate) use sweep::sweep;
 pub(crate) use zones::zones;
 
-use zbd_core::{DeviceSpec, IoQueue, OpenOptions};
+use std::sync::Arc;
+
+use zbd_core::{DeviceInfo, DeviceSpec, IoQueue, OpenOptions};
 
 use crate::failure::{During, Failure};
 
 /// The DMA memory for commands that only look at a device or manage its zones.
 const MEMORY_LEN: usize = 2 << 20;
+
+/// What is known of the device, which is closed again.
+fn look(device: &str) -> Result<Arc<DeviceInfo>, Failure> {
+    let (queue, _) = open(device)?;
+    Ok(Arc::clone(queue.info()))
+}
 
 /// Opens one queue of the device, and says whether its data may be destroyed without asking.
 fn open(device: &str) -> Result<(IoQueue, bool), Failure> {

@@ -7,7 +7,7 @@ use clap::ArgMatches;
 use crate::{
     cli::{RunArgs, RunFormat, job_file},
     failure::Failure,
-    job::{self, Finished, stop::Stop},
+    job::{self, Finished, Shown, stop::Stop},
     report::{self, Output},
 };
 
@@ -17,18 +17,18 @@ pub(crate) fn run(args: &RunArgs, given: &ArgMatches) -> Result<(), Failure> {
     let stop = Stop::default();
     let Some(file) = &args.job_file else {
         let bare = env::args_os().len() == 1;
-        let finished = job::run(&args.device, &args.job, &stop)?;
+        let finished = job::run(&args.device, &args.job, &stop, Shown::Here)?;
         output.write(&match args.format {
             RunFormat::Text => report::text::run(&finished, bare),
             RunFormat::Json => report::json::run(&finished)?,
             RunFormat::Fio => report::fio::run(&[("zbd-bench", &finished)])?,
         })?;
-        return verdict(&finished);
+        return finished.verdict();
     };
     let mut all: Vec<(String, Finished)> = Vec::new();
     let mut result = Ok(());
     for named in job_file::read(file, given)? {
-        let finished = match job::run(&named.args.device, &named.args.job, &stop) {
+        let finished = match job::run(&named.args.device, &named.args.job, &stop, Shown::Here) {
             Ok(finished) => finished,
             // What is known of the others is printed all the same.
             Err(failure) if all.is_empty() => return Err(failure.of_job(&named.name)),
@@ -37,7 +37,7 @@ pub(crate) fn run(args: &RunArgs, given: &ArgMatches) -> Result<(), Failure> {
                 break;
             }
         };
-        let (is_over, verdict) = (stop.is_interrupted(), verdict(&finished));
+        let (is_over, verdict) = (stop.is_interrupted(), finished.verdict());
         all.push((named.name.clone(), finished));
         if let Err(failure) = verdict {
             result = Err(failure.of_job(&named.name));
@@ -56,18 +56,4 @@ pub(crate) fn run(args: &RunArgs, given: &ArgMatches) -> Result<(), Failure> {
         }
     })?;
     result
-}
-
-fn verdict(finished: &Finished) -> Result<(), Failure> {
-    let errors = &finished.measured.errors;
-    match &errors.first {
-        None => Ok(()),
-        Some(first) => {
-            let total = errors.total();
-            let requests = if total == 1 { "request" } else { "requests" };
-            Err(Failure::io(format!(
-                "{total} {requests} failed and the job was ended, the first: {first}"
-            )))
-        }
-    }
 }

@@ -11,7 +11,7 @@ pub(crate) mod outcome;
 mod pace;
 pub(crate) mod plan;
 mod prepare;
-mod progress;
+pub(crate) mod progress;
 mod queue;
 mod reads;
 mod rotation;
@@ -95,6 +95,19 @@ impl Finished {
         if all > 0.0 { managing / all } else { 0.0 }
     }
 
+    /// Fails if a request has.
+    pub(crate) fn verdict(&self) -> Result<(), Failure> {
+        let errors = &self.measured.errors;
+        let Some(first) = &errors.first else {
+            return Ok(());
+        };
+        let total = errors.total();
+        let requests = if total == 1 { "request" } else { "requests" };
+        Err(Failure::io(format!(
+            "{total} {requests} failed and the job was ended, the first: {first}"
+        )))
+    }
+
     /// How many zones they went to.
     pub(crate) fn zones(&self) -> u32 {
         match self.info.zoned {
@@ -112,9 +125,23 @@ struct Hands<'a> {
     begin: &'a (dyn Fn() + Sync),
 }
 
+/// Who shows on the terminal how far a job is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Shown {
+    /// The job itself.
+    Here,
+    /// Who runs many of them.
+    Elsewhere,
+}
+
 /// Runs the job. The device is closed when this returns. `stop` is set by Ctrl-C from when the
 /// device has been opened.
-pub(crate) fn run(device: &str, args: &JobArgs, stop: &Stop) -> Result<Finished, Failure> {
+pub(crate) fn run(
+    device: &str,
+    args: &JobArgs,
+    stop: &Stop,
+    shown: Shown,
+) -> Result<Finished, Failure> {
     let opening = |error| Failure::from_device(During::Opening, &error);
     let spec: DeviceSpec = device.parse().map_err(opening)?;
     let job = Job::resolve(device, args, &spec)?;
@@ -126,7 +153,10 @@ pub(crate) fn run(device: &str, args: &JobArgs, stop: &Stop) -> Result<Finished,
     let (mut queues, control) = open(&options(&job, memory_len), &spec).map_err(opening)?;
     check(&job, &queues)?;
     stop.listen();
-    let progress = Progress::new(job.length);
+    let progress = match shown {
+        Shown::Here => Progress::new(job.length),
+        Shown::Elsewhere => Progress::hidden(),
+    };
     let (info, prepared) = match queues.first_mut() {
         Some(queue) => (
             Arc::clone(queue.info()),

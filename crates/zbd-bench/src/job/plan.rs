@@ -7,6 +7,7 @@ use zbd_core::{DeviceInfo, DeviceSpec, SECTOR_LEN, WaitPolicy, ZoneId};
 use crate::{
     cli::{Api, JobArgs, Op, ResetPolicy, Wait},
     failure::{During, Failure},
+    report::figures,
 };
 
 const DEFAULT_RUNTIME: Duration = Duration::from_secs(5);
@@ -22,6 +23,16 @@ pub(crate) enum Length {
     Runtime(Duration),
     /// After a number of requests, over all queues.
     Count(u64),
+}
+
+impl Length {
+    /// The time, or the number.
+    pub(crate) fn parts(self) -> (Option<Duration>, Option<u64>) {
+        match self {
+            Self::Runtime(time) => (Some(time), None),
+            Self::Count(count) => (None, Some(count)),
+        }
+    }
 }
 
 /// A job whose options make sense together.
@@ -150,6 +161,13 @@ impl Job {
         if self.op.is_writing() && info.read_only {
             return Err(Failure::device(format!(
                 "{name} is read-only; --op read and --op randread work"
+            )));
+        }
+        if self.queues > info.max_queues {
+            return Err(Failure::usage(format!(
+                "--queues {}: {name} has {}",
+                self.queues,
+                figures::plural(info.max_queues.into(), "queue")
             )));
         }
         if self.depth > info.queue_depth {

@@ -42,7 +42,6 @@ pub(crate) enum Total {
     /// So many requests.
     Count(u64),
     /// So many parts, which take about as long each.
-    #[cfg_attr(not(test), expect(dead_code, reason = "no command has parts yet"))]
     Steps(u64),
 }
 
@@ -91,6 +90,14 @@ impl Progress {
             bar.set_style(style);
         }
         Self { bar, total }
+    }
+
+    /// Nothing on any terminal.
+    pub(crate) fn hidden() -> Self {
+        Self {
+            bar: ProgressBar::hidden(),
+            total: Total::Steps(0),
+        }
     }
 
     /// Shows what is being done.

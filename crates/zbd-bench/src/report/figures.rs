@@ -1,5 +1,7 @@
 //! Numbers for people.
 
+use zbd_core::Backend;
+
 /// A number with its thousands apart.
 pub(crate) fn count(n: u64) -> String {
     let digits = n.to_string();
@@ -16,6 +18,19 @@ pub(crate) fn count(n: u64) -> String {
 /// A number and the word for what it counts.
 pub(crate) fn plural(n: u64, word: &str) -> String {
     format!("{} {word}{}", count(n), if n == 1 { "" } else { "s" })
+}
+
+/// Who merges the requests to a device, as far as that is known, and how many the kernel has.
+pub(crate) fn merging(backend: Backend, merged: Option<u64>) -> String {
+    let unseen = "what a hypervisor merges is not seen here";
+    match (backend, merged) {
+        (Backend::Emulated, _) => "none".to_owned(),
+        (Backend::Kernel, Some(merged)) => {
+            format!("{} by the kernel; {unseen}", plural(merged, "request"))
+        }
+        (Backend::Kernel, None) => format!("by the kernel, perhaps; {unseen}"),
+        _ => format!("none here; {unseen}"),
+    }
 }
 
 /// Something a second.

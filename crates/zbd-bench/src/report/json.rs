@@ -8,7 +8,7 @@ use super::{SCHEMA, device::DeviceRecord, json, machine::MachineRecord};
 use crate::{
     cli::{Api, Op},
     failure::Failure,
-    job::{Finished, latency::Latency, outcome::Tally, plan::Length},
+    job::{Finished, latency::Latency, outcome::Tally},
 };
 
 /// One job.
@@ -133,10 +133,7 @@ struct CpuRecord {
 impl From<&Finished> for Config {
     fn from(finished: &Finished) -> Self {
         let job = &finished.job;
-        let (runtime_seconds, count) = match job.length {
-            Length::Runtime(time) => (Some(time.as_secs_f64()), None),
-            Length::Count(count) => (None, Some(count)),
-        };
+        let (runtime, count) = job.length.parts();
         Self {
             device: job.device.clone(),
             op: job.op.name(),
@@ -144,7 +141,7 @@ impl From<&Finished> for Config {
             depth: job.depth,
             queues: job.queues,
             zones: finished.zones(),
-            runtime_seconds,
+            runtime_seconds: runtime.map(|time| time.as_secs_f64()),
             count,
             batch: job.batch,
             ramp_seconds: job.ramp.as_secs_f64(),

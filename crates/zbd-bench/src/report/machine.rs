@@ -40,6 +40,12 @@ impl MachineRecord {
         }
     }
 
+    /// The same as text.
+    pub(crate) fn text(&self) -> String {
+        let [machine, build] = self.lines();
+        format!("{machine}\n{build}\n")
+    }
+
     /// The same in two lines.
     pub(crate) fn lines(&self) -> [String; 2] {
         let cpus = if self.cpus == 1 { "CPU" } else { "CPUs" };

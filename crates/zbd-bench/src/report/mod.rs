@@ -6,6 +6,7 @@ pub(crate) mod fio;
 pub(crate) mod functions;
 pub(crate) mod json;
 pub(crate) mod machine;
+pub(crate) mod sweep;
 pub(crate) mod text;
 pub(crate) mod warnings;
 pub(crate) mod zones;
@@ -25,7 +26,7 @@ use crate::failure::Failure;
 pub(crate) const SCHEMA: &str = "zbd-bench/1";
 
 /// The width of a terminal that everybody has.
-const WIDTH: u16 = 80;
+pub(crate) const WIDTH: u16 = 80;
 
 /// Writes to standard output. That nobody reads it (any more) is no failure.
 pub(crate) fn print(text: &str) -> Result<(), Failure> {

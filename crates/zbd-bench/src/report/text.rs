@@ -13,7 +13,7 @@ use crate::{
 /// The result of a job. Who gave no arguments is told what to try next.
 pub(crate) fn run(finished: &Finished, bare: bool) -> String {
     let mut text = job(finished);
-    text += &machine();
+    text += &MachineRecord::here().text();
     if bare {
         text += "Next: zbd-bench --op write compares writes; zbd-bench list shows real devices.\n";
     }
@@ -29,7 +29,7 @@ pub(crate) fn jobs(jobs: &[(String, Finished)]) -> String {
         text += &job(finished);
         text.push('\n');
     }
-    text + &machine()
+    text + &MachineRecord::here().text()
 }
 
 fn job(finished: &Finished) -> String {
@@ -41,11 +41,6 @@ fn job(finished: &Finished) -> String {
         what_it_was(finished),
     ]
     .join("\n")
-}
-
-fn machine() -> String {
-    let [machine, build] = MachineRecord::here().lines();
-    format!("{machine}\n{build}\n")
 }
 
 fn head(finished: &Finished) -> String {
@@ -169,14 +164,7 @@ fn rest(finished: &Finished) -> String {
     );
     row(
         "merging",
-        match (finished.info.backend, finished.merged) {
-            (Backend::Emulated, _) => "none".to_owned(),
-            (Backend::Kernel, Some(merged)) => format!(
-                "{} merged by the kernel; what a hypervisor merges is not seen here",
-                figures::plural(merged, "request")
-            ),
-            _ => "none here; what a hypervisor merges is not seen here".to_owned(),
-        },
+        figures::merging(finished.info.backend, finished.merged),
     );
     if let Some(interrupts @ 1..) = finished.interrupts {
         row("interrupts", figures::count(interrupts));
