@@ -1,6 +1,7 @@
 //! What kind of device to be: every property that a device string can set.
 
 mod display;
+mod fault;
 mod offer;
 mod parse;
 mod resolve;
@@ -9,6 +10,7 @@ mod tests;
 
 use std::{path::PathBuf, time::Duration};
 
+pub use fault::{DataFault, DataFaultKind, Recurrence};
 pub(crate) use resolve::{Resolved, SERIAL_BYTES, SegmentLimits};
 
 /// The zoned model that the device presents (VIRTIO 1.3 §5.2.5).
@@ -80,8 +82,8 @@ pub enum Switch {
 ///
 /// The keys: `zones`, `size`, `zone-size`, `zone-cap`, `conventional`, `max-open`, `max-active`,
 /// `max-append`, `block-size`, `model=hm|ha|none`, `queues`, `queue-size`, `ring=split|packed`,
-/// `vectors`, `serial`, `size-max`, `seg-max`, `store=mem|null|PATH`, `cache`, `latency`, and with
-/// `on` or `off`: `indirect`, `event-idx`, `in-order`, `notification-data`, `notif-config-data`,
+/// `vectors`, `serial`, `size-max`, `seg-max`, `store=mem|null|PATH`, `cache`, `latency`,
+/// `fault=KIND@N+KIND@every:N` ([`DataFaultKind`] has the kinds), and with `on` or `off`: `indirect`, `event-idx`, `in-order`, `notification-data`, `notif-config-data`,
 /// `order-platform`, `flush`, `discard`, `write-zeroes`, `secure-erase`, `lifetime`, `readonly`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EmulatedConfig {
@@ -165,6 +167,9 @@ pub struct EmulatedConfig {
     pub cache_bytes: Option<u64>,
     /// The least time between taking a request and completing it.
     pub latency: Duration,
+    /// What is done wrong with data, for those who want to see whether that is noticed. A device
+    /// that keeps no data has nothing to do wrong.
+    pub faults: Vec<DataFault>,
 }
 
 impl Default for EmulatedConfig {
@@ -202,6 +207,7 @@ impl Default for EmulatedConfig {
             store: StoreKind::Memory,
             cache_bytes: None,
             latency: Duration::ZERO,
+            faults: Vec::new(),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Carries requests out: zones say what is allowed, the store holds the data.
 
+mod faulty;
 pub(crate) mod limits;
 mod ranges;
 #[cfg(test)]
@@ -11,6 +12,7 @@ use vfio_virtio::{Error, ErrorKind};
 use crate::{
     chain::{Broken, Buffers},
     config::{Resolved, SERIAL_BYTES, SegmentLimits},
+    fault::DataFaults,
     memory::DmaMap,
     request::Request,
     store::{Failed, Opened, Store, StoreIo},
@@ -65,6 +67,9 @@ pub(crate) struct Disk {
     serial: [u8; SERIAL_BYTES],
     segments: SegmentLimits,
     read_only: bool,
+    /// Whether it is read-only or its segments are limited: what every request asks.
+    restricted: bool,
+    faults: Option<Box<DataFaults>>,
     /// Whether every change is durable before it is answered.
     writethrough: bool,
 }
@@ -86,6 +91,10 @@ impl Disk {
             serial: config.serial,
             segments: config.segments,
             read_only: config.features & feature::RO != 0,
+            restricted: config.features & feature::RO != 0
+                || config.segments.len_bytes.is_some()
+                || config.segments.count.is_some(),
+            faults: DataFaults::new(&config.faults),
             writethrough: false,
         })
     }
@@ -218,7 +227,7 @@ impl Disk {
     #[inline]
     fn refuses(&self, request: &Request<'_>) -> bool {
         let limits = self.segments;
-        if !self.read_only && limits.len_bytes.is_none() && limits.count.is_none() {
+        if !self.restricted {
             return false;
         }
         let longest = limits.len_bytes.unwrap_or(u32::MAX) as usize;
@@ -258,6 +267,7 @@ impl Disk {
             return Ok(Outcome::of(status::INVALID_CMD));
         }
         match self.zones.check_append(request.sector, sectors) {
+            Ok(_) if self.faults.is_some() => self.append_faultily(request, sectors, dma),
             Ok(write) => match self.store(write, request.data_out, dma)? {
                 Ok(()) => Ok(Outcome {
                     status: status::OK,
@@ -280,6 +290,9 @@ impl Disk {
                     if let Err(failed) = self.store.zero(gap, &self.zones) {
                         return Ok(failed.into());
                     }
+                }
+                if self.faults.is_some() {
+                    return self.write_faultily(write, request, dma);
                 }
                 match self.store(write, request.data_out, dma)? {
                     Ok(()) => Ok(Outcome::of(status::OK)),

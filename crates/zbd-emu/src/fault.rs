@@ -1,8 +1,12 @@
 //! Faults that tests ask for. A device without any never looks at them.
 
+mod data;
+
 use std::collections::VecDeque;
 
 use crate::{disk::Outcome, ring::Used, wire::request};
+
+pub(crate) use data::{DataFaults, Prospect};
 
 /// Something that a device must not do, done once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -47,6 +47,9 @@
 //! # Ok::<(), vfio_virtio::Error>(())
 //! ```
 //!
+//! With `fault=` the device does wrong what it should do right, and says nothing of it: a tool that
+//! verifies data has to find that.
+//!
 //! With `store=PATH` the device lives in a file, behind a volatile write cache that FLUSH empties
 //! (`store/file`): what was flushed is there after the process was killed or the power was cut.
 //!
@@ -72,7 +75,9 @@ mod store;
 mod wire;
 mod zone;
 
-pub use config::{EmulatedConfig, RingFormat, StoreKind, Switch, ZoneModel};
+pub use config::{
+    DataFault, DataFaultKind, EmulatedConfig, Recurrence, RingFormat, StoreKind, Switch, ZoneModel,
+};
 pub use control::{Control, Counters};
 pub use fault::Fault;
 pub use function::EmulatedFunction;

@@ -194,6 +194,37 @@ impl Store {
         Ok(Ok(()))
     }
 
+    /// Fetches a sector as it is stored, whether it counts as written or not.
+    pub(crate) fn sector(&mut self, sector: u64) -> Result<[u8; SECTOR_BYTES as usize], Failed> {
+        let mut bytes = [0; SECTOR_BYTES as usize];
+        match self {
+            Self::Null => {}
+            Self::Memory(memory) => {
+                bytes.copy_from_slice(&memory[byte(sector)..byte(sector + 1)]);
+            }
+            Self::File(file) => file.fetch(sector, &mut bytes)?,
+        }
+        Ok(bytes)
+    }
+
+    /// Puts something else into a sector. `arriving` is what is being written.
+    pub(crate) fn put_sector(
+        &mut self,
+        sector: u64,
+        bytes: &[u8; SECTOR_BYTES as usize],
+        arriving: &Range<u64>,
+        zones: &ZoneTable,
+    ) -> Result<(), Failed> {
+        match self {
+            Self::Null => {}
+            Self::Memory(memory) => {
+                memory[byte(sector)..byte(sector + 1)].copy_from_slice(bytes);
+            }
+            Self::File(file) => file.put(sector, bytes, arriving, zones)?,
+        }
+        Ok(())
+    }
+
     /// Makes sectors zero.
     pub(crate) fn zero(&mut self, sectors: Range<u64>, zones: &ZoneTable) -> Result<(), Failed> {
         match self {

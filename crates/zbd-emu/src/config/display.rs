@@ -96,6 +96,8 @@ impl fmt::Display for EmulatedConfig {
         }
         let latency = humantime::format_duration(self.latency).to_string();
         option(self.latency != Duration::ZERO, "latency", latency);
+        let faults: Vec<String> = self.faults.iter().map(ToString::to_string).collect();
+        option(!faults.is_empty(), "fault", faults.join("+"));
         f.write_str(&options.join(","))
     }
 }

@@ -11,7 +11,7 @@ const KEYS: &str = "zones, size, zone-size, zone-cap, conventional, max-open, ma
                     max-append, block-size, model, queues, queue-size, ring, indirect, event-idx, \
                     in-order, notification-data, notif-config-data, order-platform, \
                     vectors, serial, flush, discard, write-zeroes, secure-erase, lifetime, \
-                    readonly, size-max, seg-max, store, cache, latency";
+                    readonly, size-max, seg-max, store, cache, latency, fault";
 
 impl FromStr for EmulatedConfig {
     type Err = Error;
@@ -124,7 +124,7 @@ impl EmulatedConfig {
             }
             "cache" => self.cache_bytes = Some(bytes(key, value)?),
             "latency" => self.latency = duration(key, value)?,
-            "fault" => return Err(unsupported(key, value, "a device without faults")),
+            "fault" => self.faults = value.split('+').map(str::parse).collect::<Result<_>>()?,
             _ => {
                 return Err(invalid(format!(
                     "the emulated device has no option '{key}' (in '{key}={value}'); it has {KEYS}"
@@ -141,13 +141,6 @@ fn invalid(text: impl Into<String>) -> Error {
 
 fn malformed(key: &str, value: &str, allowed: &str) -> Error {
     invalid(format!("{key}={value} is not allowed: give {allowed}"))
-}
-
-fn unsupported(key: &str, value: &str, supported: &str) -> Error {
-    Error::new(
-        ErrorKind::Unsupported,
-        format!("{key}={value} is not supported yet; supported is {supported}"),
-    )
 }
 
 fn number<T>(key: &str, value: &str, allowed: RangeInclusive<T>) -> Result<T>

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use vfio_virtio::{Error, ErrorKind, Result};
 
-use super::{EmulatedConfig, RingFormat, StoreKind, ZoneModel, offer};
+use super::{DataFault, EmulatedConfig, RingFormat, StoreKind, ZoneModel, offer};
 use crate::{
     wire::SECTOR_BYTES,
     zone::{Geometry, ZoneKind},
@@ -56,6 +56,7 @@ pub(crate) struct Resolved {
     /// What the write cache of a file holds.
     pub(crate) cache_bytes: u64,
     pub(crate) latency: Duration,
+    pub(crate) faults: Vec<DataFault>,
 }
 
 impl EmulatedConfig {
@@ -161,6 +162,7 @@ impl Resolved {
             },
         )?;
         let cache_bytes = cache(config, block)?;
+        faults(config, max_append_bytes)?;
         require(config.vectors.unwrap_or_default() <= MOST_VECTORS, || {
             format!("more vectors than {MOST_VECTORS} are not allowed")
         })?;
@@ -191,6 +193,7 @@ impl Resolved {
             store: config.store.clone(),
             cache_bytes,
             latency: config.latency,
+            faults: config.faults.clone(),
         })
     }
 }
@@ -248,6 +251,30 @@ fn cache(config: &EmulatedConfig, block: u64) -> Result<u64> {
         format!("cache={bytes} is not allowed: give block-size, {block}, to {MOST_CACHE_BYTES}")
     })?;
     Ok(bytes)
+}
+
+/// Whether there is something that could be done wrong.
+fn faults(config: &EmulatedConfig, max_append_bytes: u64) -> Result<()> {
+    require(
+        config.faults.is_empty() || config.store != StoreKind::Null,
+        || {
+            "fault with store=null is not allowed: no data are kept that could be wrong; give \
+             store=mem or store=PATH"
+                .to_owned()
+        },
+    )?;
+    let takes_appends = config.model() == ZoneModel::HostManaged && max_append_bytes != 0;
+    match config
+        .faults
+        .iter()
+        .find(|fault| fault.kind.is_of_appends())
+    {
+        Some(fault) if !takes_appends => Err(invalid(format!(
+            "fault={fault} is not allowed: the device takes no appends; give model=hm and a \
+             max-append above 0"
+        ))),
+        _ => Ok(()),
+    }
 }
 
 fn segments(config: &EmulatedConfig, most: u32, block: u32, max_append_bytes: u64) -> Result<()> {

@@ -1,8 +1,11 @@
-use std::time::Duration;
+use std::{num::NonZeroU64, time::Duration};
 
 use vfio_virtio::ErrorKind;
 
-use super::{EmulatedConfig, Resolved, RingFormat, StoreKind, Switch, ZoneModel};
+use super::{
+    DataFault, DataFaultKind, EmulatedConfig, Recurrence, Resolved, RingFormat, StoreKind, Switch,
+    ZoneModel,
+};
 
 fn parse(options: &str) -> EmulatedConfig {
     options.parse().unwrap()
@@ -62,6 +65,7 @@ fn every_key_is_understood() {
         store: StoreKind::Null,
         cache_bytes: None,
         latency: Duration::from_micros(10),
+        faults: Vec::new(),
     };
     assert_eq!(config, expected);
     assert_eq!(parse("model=ha").model, Some(ZoneModel::HostAware));
@@ -70,6 +74,20 @@ fn every_key_is_understood() {
     assert_eq!(file.store, StoreKind::File("../disk".into()));
     assert_eq!(file.cache_bytes, Some(1 << 20));
     assert_eq!(parse("latency=0").latency, Duration::ZERO);
+    let number = |number| NonZeroU64::new(number).unwrap();
+    assert_eq!(
+        parse("fault=flip-bit@3+misreport@every:7").faults,
+        [
+            DataFault {
+                kind: DataFaultKind::FlipBit,
+                when: Recurrence::Once(number(3)),
+            },
+            DataFault {
+                kind: DataFaultKind::Misreport,
+                when: Recurrence::Every(number(7)),
+            },
+        ]
+    );
 }
 
 #[test]
@@ -150,6 +168,17 @@ fn refusals_name_key_value_and_remedy() {
         ("store=disk", &["store=disk", "mem, null", "with a /"]),
         ("cache=1m", &["cache", "store=PATH"]),
         ("latency=fast", &["latency=fast", "10us"]),
+        ("fault=", &["fault= ", "KIND@N"]),
+        ("fault=lost@1", &["fault=lost@1", "lose-append"]),
+        ("fault=flip-bit", &["fault=flip-bit", "@every:N"]),
+        ("fault=flip-bit@0", &["fault=flip-bit@0", "KIND@N"]),
+        ("fault=flip-bit@1+", &["fault= ", "joined by +"]),
+        ("fault=flip-bit@1,store=null", &["store=null", "store=mem"]),
+        (
+            "fault=flip-bit@1+misreport@1,max-append=0",
+            &["fault=misreport@1", "max-append"],
+        ),
+        ("fault=lose-append@1,model=ha", &["model=hm"]),
     ] {
         let (kind, text) = refused(options);
         assert_eq!(kind, ErrorKind::InvalidInput, "{options}");
@@ -157,13 +186,6 @@ fn refusals_name_key_value_and_remedy() {
             assert!(text.contains(word), "{options}: {text}");
         }
     }
-}
-
-#[test]
-fn what_comes_later_is_unsupported() {
-    let (kind, text) = refused("fault=lost");
-    assert_eq!(kind, ErrorKind::Unsupported);
-    assert!(text.contains("fault=lost") && text.contains("not supported yet"));
 }
 
 #[test]
@@ -182,6 +204,7 @@ fn a_configuration_prints_as_the_string_that_makes_it() {
         // What is said counts, also where it is the default.
         "store=./disk,zones=64,zone-size=16m,conventional=0,max-append=512k,block-size=4k,model=hm",
         "serial=zbd-emu",
+        "fault=flip-bit@1+swap-sectors@2+lose-data@every:3+lose-append@4+repeat-append@5+misreport@6",
     ] {
         let config: EmulatedConfig = options.parse().unwrap();
         let printed: EmulatedConfig = config.to_string().parse().unwrap();

@@ -300,6 +300,42 @@ impl FileStore {
         Ok(())
     }
 
+    /// Fetches a sector.
+    pub(super) fn fetch(&mut self, sector: u64, bytes: &mut [u8]) -> Result<(), Failed> {
+        let at = sector * SECTOR_BYTES;
+        let block_bytes = self.block_bytes as u64;
+        let within = (at % block_bytes) as usize;
+        match self.cache.get(at / block_bytes) {
+            Some(Content::Slot(slot)) => {
+                let held = self.cache.slots(slot, 1);
+                bytes.copy_from_slice(&held[within..within + bytes.len()]);
+                Ok(())
+            }
+            Some(Content::Zero) => {
+                bytes.fill(0);
+                Ok(())
+            }
+            None => {
+                let outcome = self.io.read(self.layout.data_at + at, bytes);
+                self.note(outcome)
+            }
+        }
+    }
+
+    /// Stores a sector that is part of what is being written.
+    pub(super) fn put(
+        &mut self,
+        sector: u64,
+        bytes: &[u8],
+        arriving: &Range<u64>,
+        zones: &ZoneTable,
+    ) -> Result<(), Failed> {
+        for part in self.parts(&(sector..sector + 1)) {
+            self.claim(&part, zones, arriving)?[part.bytes].copy_from_slice(bytes);
+        }
+        Ok(())
+    }
+
     /// The place in the cache of the block of `part`, with what it held unless all of it is to be
     /// written.
     fn claim(

@@ -89,3 +89,118 @@ fn failed_zones_refuse_what_they_must() {
     assert!(rig.control.fail_zone(1, ZoneState::Full).is_err());
     assert!(rig.control.fail_zone(4, ZoneState::Offline).is_err());
 }
+
+/// Two blocks whose sectors differ, and from those of other tags.
+fn blocks(tag: u8) -> Vec<u8> {
+    (0..16).flat_map(|sector| [tag + sector; 512]).collect()
+}
+
+fn stored(rig: &mut Rig, sector: u64, len: u32) -> Vec<u8> {
+    let read = rig.request(IN, sector, &[], len);
+    assert_eq!(read.status, 0);
+    read.bytes[..len as usize].to_vec()
+}
+
+/// A device in memory, and one in a file behind a cache that holds no more than two blocks.
+fn with_fault(fault: &str, test: impl Fn(&mut Rig)) {
+    let directory = tempfile::tempdir().unwrap();
+    let shape = "zones=4,zone-size=64k";
+    let path = directory.path().join("disk");
+    let file = format!("{shape},fault={fault},store={},cache=8k", path.display());
+    test(&mut Rig::ready(&format!("{shape},fault={fault}")));
+    test(&mut Rig::ready(&file));
+}
+
+/// Appends so often, and where the appends say that they landed.
+fn append(rig: &mut Rig, tags: &[u8]) -> Vec<u64> {
+    tags.iter()
+        .map(|tag| {
+            let answer = rig.request(APPEND, 0, &blocks(*tag), 0);
+            assert_eq!(answer.status, 0);
+            answer.sector()
+        })
+        .collect()
+}
+
+fn write_pointer(rig: &mut Rig) -> u64 {
+    let report = rig.request(REPORT, 0, &[], 128);
+    u64::from_le_bytes(report.bytes[80..88].try_into().unwrap())
+}
+
+#[test]
+fn one_bit_of_one_write_is_flipped() {
+    with_fault("flip-bit@2", |rig| {
+        assert_eq!(append(rig, &[1, 50, 100]), [0, 16, 32]);
+        assert_eq!(stored(rig, 0, 8192), blocks(1));
+        assert_eq!(stored(rig, 32, 8192), blocks(100));
+        let (expected, found) = (blocks(50), stored(rig, 16, 8192));
+        let wrong: u32 = expected
+            .iter()
+            .zip(&found)
+            .map(|(a, b)| (a ^ b).count_ones())
+            .sum();
+        assert_eq!(wrong, 1);
+        // A write is as good as an append.
+        assert_eq!(rig.request(OUT, 48, &blocks(7), 0).status, 0);
+        assert_eq!(stored(rig, 48, 8192), blocks(7));
+    });
+    let mut rig = Rig::ready("fault=flip-bit@every:1");
+    assert_eq!(rig.request(OUT, 0, &blocks(7), 0).status, 0);
+    assert_ne!(stored(&mut rig, 0, 8192), blocks(7));
+}
+
+#[test]
+fn the_outer_sectors_of_one_write_change_places() {
+    with_fault("swap-sectors@1", |rig| {
+        append(rig, &[1, 50]);
+        let mut swapped = blocks(1);
+        swapped[..512].fill(16);
+        swapped[512 * 15..].fill(1);
+        assert_eq!(stored(rig, 0, 8192), swapped);
+        assert_eq!(stored(rig, 16, 8192), blocks(50));
+    });
+}
+
+#[test]
+fn the_data_of_one_write_are_lost() {
+    with_fault("lose-data@2", |rig| {
+        assert_eq!(append(rig, &[1, 50, 100]), [0, 16, 32]);
+        assert_eq!(write_pointer(rig), 48);
+        assert_eq!(stored(rig, 16, 8192), [0; 8192]);
+        assert_eq!(stored(rig, 32, 8192), blocks(100));
+    });
+    // What was there before the zone was reset comes back.
+    with_fault("lose-data@2", |rig| {
+        append(rig, &[1]);
+        assert_eq!(rig.command(RESET, 0), 0);
+        append(rig, &[50]);
+        assert_eq!(stored(rig, 0, 8192), blocks(1));
+    });
+}
+
+#[test]
+fn an_append_is_lost_and_the_next_takes_its_place() {
+    with_fault("lose-append@2", |rig| {
+        assert_eq!(append(rig, &[1, 50, 100]), [0, 16, 16]);
+        assert_eq!(write_pointer(rig), 32);
+        assert_eq!(stored(rig, 16, 8192), blocks(100));
+    });
+}
+
+#[test]
+fn an_append_is_carried_out_twice() {
+    with_fault("repeat-append@2", |rig| {
+        assert_eq!(append(rig, &[1, 50, 100]), [0, 32, 48]);
+        assert_eq!(write_pointer(rig), 64);
+        assert_eq!(stored(rig, 16, 8192), blocks(50));
+        assert_eq!(stored(rig, 32, 8192), blocks(50));
+    });
+}
+
+#[test]
+fn an_append_reports_the_block_before_its_own() {
+    with_fault("misreport@1", |rig| {
+        assert_eq!(append(rig, &[1, 50, 100]), [0, 8, 32]);
+        assert_eq!(stored(rig, 16, 8192), blocks(50));
+    });
+}
