@@ -8,6 +8,7 @@ mod list;
 mod run;
 mod sweep;
 mod values;
+mod verify;
 mod zones;
 
 use clap::{Parser, Subcommand, ValueEnum};
@@ -18,6 +19,7 @@ pub(crate) use job::{Api, JobArgs, Op, ResetPolicy, Wait};
 pub(crate) use list::ListArgs;
 pub(crate) use run::{RunArgs, RunFormat};
 pub(crate) use sweep::{SweepArgs, SweepFormat};
+pub(crate) use verify::VerifyArgs;
 pub(crate) use zones::{
     NamedZonesArgs, ResetAllArgs, SomeZonesArgs, ZonesArgs, ZonesCommand, ZonesFormat,
 };
@@ -31,7 +33,7 @@ const DEVICE_HELP: &str = "emu:, emu:key=value,…, pci:0000:00:01.0 or /dev/…
 #[derive(Debug, Parser)]
 #[command(name = "zbd-bench", version, args_conflicts_with_subcommands = true)]
 #[command(
-    after_help = "Exit status: 0 done; 1 I/O failed; 2 usage, or a value outside the \
+    after_help = "Exit status: 0 done; 1 I/O or verification failed; 2 usage, or a value outside the \
                         device's limits; 3 the device cannot be opened or cannot do what is asked."
 )]
 pub(crate) struct Cli {
@@ -47,6 +49,8 @@ pub(crate) enum Command {
     Run(RunArgs),
     /// Measure over depths, zones, block sizes and queues, as a table and a chart
     Sweep(Box<SweepArgs>),
+    /// Write to a device, read everything back and compare it with what was reported
+    Verify(VerifyArgs),
     /// Show what is known of a device: limits, queues, features
     Info(InfoArgs),
     /// Report and manage the zones of a device

@@ -11,7 +11,8 @@
 //! ```
 //!
 //! `cli` is the command line as it is written, `job` a measurement from its plan to its outcome,
-//! `report` what is printed, `chart` what is drawn, `failure` what makes the exit status.
+//! `sweep` many of them, `verify` a verification, `report` what is printed, `chart` what is drawn,
+//! `failure` what makes the exit status.
 
 mod chart;
 mod cli;
@@ -21,6 +22,7 @@ mod job;
 mod report;
 mod spread;
 mod sweep;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -55,6 +57,7 @@ fn dispatch(cli: Cli, matches: &ArgMatches) -> Result<(), Failure> {
         None => commands::run(&cli.run, given),
         Some(Command::Run(args)) => commands::run(&args, given),
         Some(Command::Sweep(args)) => commands::sweep(&args),
+        Some(Command::Verify(args)) => commands::verify(&args),
         Some(Command::Info(args)) => commands::info(&args),
         Some(Command::Zones(args)) => commands::zones(&args.action),
         Some(Command::List(args)) => commands::list(&args),

@@ -5,6 +5,7 @@ mod info;
 mod list;
 mod run;
 mod sweep;
+mod verify;
 mod zones;
 
 pub(crate) use binding::{bind, unbind};
@@ -12,6 +13,7 @@ pub(crate) use info::info;
 pub(crate) use list::list;
 pub(crate) use run::run;
 pub(crate) use sweep::sweep;
+pub(crate) use verify::verify;
 pub(crate) use zones::zones;
 
 use std::sync::Arc;

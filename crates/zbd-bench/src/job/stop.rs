@@ -16,6 +16,13 @@ pub(crate) struct Stop {
 }
 
 impl Stop {
+    /// A stop that listens from now on.
+    pub(crate) fn on_interrupt() -> Self {
+        let stop = Self::default();
+        stop.listen();
+        stop
+    }
+
     /// Lets Ctrl-C, or being told to terminate, set it from now on. The second time ends the
     /// process, as the first does as long as nobody listens.
     pub(crate) fn listen(&self) {

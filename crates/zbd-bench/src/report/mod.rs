@@ -8,6 +8,7 @@ pub(crate) mod json;
 pub(crate) mod machine;
 pub(crate) mod sweep;
 pub(crate) mod text;
+pub(crate) mod verify;
 pub(crate) mod warnings;
 pub(crate) mod zones;
 
