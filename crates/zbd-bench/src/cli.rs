@@ -1,6 +1,7 @@
 //! The command line as it is written, before anything is made of it.
 
 mod binding;
+mod compare;
 mod info;
 mod job;
 pub(crate) mod job_file;
@@ -14,6 +15,7 @@ mod zones;
 use clap::{Parser, Subcommand, ValueEnum};
 
 pub(crate) use binding::{BindArgs, UnbindArgs};
+pub(crate) use compare::CompareArgs;
 pub(crate) use info::InfoArgs;
 pub(crate) use job::{Api, JobArgs, Op, ResetPolicy, Wait};
 pub(crate) use list::ListArgs;
@@ -49,6 +51,8 @@ pub(crate) enum Command {
     Run(RunArgs),
     /// Measure over depths, zones, block sizes and queues, as a table and a chart
     Sweep(Box<SweepArgs>),
+    /// Run the same job on several devices in turn, and say what can be concluded
+    Compare(Box<CompareArgs>),
     /// Write to a device, read everything back and compare it with what was reported
     Verify(VerifyArgs),
     /// Show what is known of a device: limits, queues, features

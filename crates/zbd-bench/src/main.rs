@@ -11,12 +11,13 @@
 //! ```
 //!
 //! `cli` is the command line as it is written, `job` a measurement from its plan to its outcome,
-//! `sweep` many of them, `verify` a verification, `report` what is printed, `chart` what is drawn,
+//! `sweep` and `compare` many of them, `verify` a verification, `report` what is printed, `chart` what is drawn,
 //! `failure` what makes the exit status.
 
 mod chart;
 mod cli;
 mod commands;
+mod compare;
 mod failure;
 mod job;
 mod report;
@@ -57,6 +58,7 @@ fn dispatch(cli: Cli, matches: &ArgMatches) -> Result<(), Failure> {
         None => commands::run(&cli.run, given),
         Some(Command::Run(args)) => commands::run(&args, given),
         Some(Command::Sweep(args)) => commands::sweep(&args),
+        Some(Command::Compare(args)) => commands::compare(&args),
         Some(Command::Verify(args)) => commands::verify(&args),
         Some(Command::Info(args)) => commands::info(&args),
         Some(Command::Zones(args)) => commands::zones(&args.action),

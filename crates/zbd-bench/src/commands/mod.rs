@@ -1,6 +1,7 @@
 //! One file a command.
 
 mod binding;
+mod compare;
 mod info;
 mod list;
 mod run;
@@ -9,6 +10,7 @@ mod verify;
 mod zones;
 
 pub(crate) use binding::{bind, unbind};
+pub(crate) use compare::compare;
 pub(crate) use info::info;
 pub(crate) use list::list;
 pub(crate) use run::run;

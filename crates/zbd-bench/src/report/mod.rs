@@ -1,5 +1,6 @@
 //! What the tool prints.
 
+pub(crate) mod compare;
 pub(crate) mod device;
 pub(crate) mod figures;
 pub(crate) mod fio;

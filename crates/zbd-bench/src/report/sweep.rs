@@ -82,7 +82,10 @@ fn row(measurement: &Measurement, dimensions: &[Dimension]) -> Vec<String> {
     row.push(format!("{bandwidth:.1}"));
     row.push(figures::time(measurement.p50().median));
     row.push(figures::time(measurement.p99().median));
-    row.push(format!("{:.1}", measurement.per_doorbell().median));
+    row.push(match measurement.per_doorbell().median {
+        0.0 => "-".to_owned(),
+        n => format!("{n:.1}"),
+    });
     row
 }
 

@@ -1,5 +1,7 @@
 //! What a sweep looks like, and what can be said of it.
 
+use zbd_core::Backend;
+
 use super::{Measurement, Point, Swept};
 use crate::{
     chart::{self, Axis, Chart, Scale, Series},
@@ -153,10 +155,15 @@ impl Swept {
                 .zip(&write.samples)
                 .map(|(append, write)| append.iops / write.iops),
         );
+        let merging = match self.info.backend {
+            Backend::Emulated => "",
+            _ => {
+                " A hypervisor may merge neighbouring writes into one and never merges appends: \
+                 compare the two with merging off."
+            }
+        };
         Some(format!(
-            "At {} appends reach {:.2} times the IOPS of writes ({:.2} to {:.2} over {}). \
-             A hypervisor may merge neighbouring writes into one and never merges appends: compare \
-             the two with merging off.",
+            "At {} appends reach {:.2} times the IOPS of writes ({:.2} to {:.2} over {}).{merging}",
             Depth.say(deepest.point.depth),
             ratio.median,
             ratio.min,
