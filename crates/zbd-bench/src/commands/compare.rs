@@ -10,7 +10,7 @@ use crate::{
 /// Runs the same job on several devices in turn.
 pub(crate) fn compare(args: &CompareArgs) -> Result<(), Failure> {
     let output = Output::open(args.output.as_deref())?;
-    let compared = compare::run(args)?;
+    let compared = compare::run(args, super::look)?;
     output.write(&report::compare::compare(&compared, args.format)?)?;
     match compared.failure {
         Some(failure) => Err(failure),

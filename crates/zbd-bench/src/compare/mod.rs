@@ -7,9 +7,12 @@ mod rebind;
 mod stored;
 pub(crate) mod verdict;
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use zbd_core::{AppendSupport, Backend, DeviceSpec};
+use zbd_core::{AppendSupport, Backend, DeviceInfo, DeviceSpec};
 
 use crate::{
     cli::{CompareArgs, JobArgs, Op},
@@ -155,8 +158,11 @@ impl Compared {
     }
 }
 
-/// Measures all devices in turn.
-pub(crate) fn run(args: &CompareArgs) -> Result<Compared, Failure> {
+/// Measures all devices in turn, of which `look` tells what is known.
+pub(crate) fn run(
+    args: &CompareArgs,
+    look: impl Fn(&str) -> Result<Arc<DeviceInfo>, Failure>,
+) -> Result<Compared, Failure> {
     let opening = |error| Failure::from_device(During::Opening, &error);
     let specs: Vec<DeviceSpec> = args
         .devices
@@ -183,6 +189,17 @@ pub(crate) fn run(args: &CompareArgs) -> Result<Compared, Failure> {
         true => Some(Rebinding::new(&specs)?),
         false => None,
     };
+    let turn = |spec| {
+        let rebinding = rebinding.as_ref();
+        rebinding.map_or(Ok(()), |rebinding| rebinding.turn(spec))
+    };
+    // All devices can do the job, or nothing is begun.
+    for (device, spec) in args.devices.iter().zip(&specs) {
+        turn(spec)
+            .and_then(|()| look(device))
+            .and_then(|info| job.check(&info))
+            .map_err(|failure| failure.of_job(device))?;
+    }
     let mut compared = Compared {
         job,
         contestants,
@@ -206,9 +223,7 @@ pub(crate) fn run(args: &CompareArgs) -> Result<Compared, Failure> {
         for i in turns {
             let contestant = &mut compared.contestants[stored + i];
             progress.advance(begun.elapsed(), done, &contestant.name);
-            let finished = rebinding
-                .as_ref()
-                .map_or(Ok(()), |rebinding| rebinding.turn(&specs[i]))
+            let finished = turn(&specs[i])
                 .and_then(|()| job::run(&args.devices[i], &job_args, &stop, Shown::Elsewhere))
                 .and_then(|finished| finished.verdict().map(|()| finished));
             compared.interrupted = stop.is_interrupted();

@@ -293,3 +293,57 @@ fn gain(name: &str, line: &[&Measurement]) -> Option<String> {
         depth => format!("{name}: reaches its best at depth {depth} or nearly so; {compared}."),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sweep::Sample;
+
+    /// What is said of a line with these IOPS at the depths 1, 2, 4 and so on.
+    fn said(iops: &[f64]) -> Option<String> {
+        let line: Vec<Measurement> = (0..)
+            .zip(iops)
+            .map(|(i, &iops)| Measurement {
+                point: Point {
+                    op: Op::Append,
+                    depth: 1 << i,
+                    zones: 4,
+                    block_size: 4096,
+                    queues: 1,
+                },
+                samples: vec![Sample {
+                    iops,
+                    p50: 1.0,
+                    p99: 1.0,
+                    per_doorbell: 1.0,
+                }],
+            })
+            .collect();
+        gain("append", &line.iter().collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn a_flat_line_is_the_limit_of_a_device_that_serialises() {
+        let flat = said(&[100.0, 95.0, 105.0, 110.0]).unwrap();
+        assert!(
+            flat.contains("bring nothing") && flat.contains("serialises"),
+            "{flat}"
+        );
+        let overlapped = said(&[100.0, 170.0, 180.0, 175.0]).unwrap();
+        assert!(overlapped.contains("beyond depth 2"), "{overlapped}");
+        assert!(overlapped.contains("serialises"), "{overlapped}");
+    }
+
+    #[test]
+    fn a_line_that_rises_is_not() {
+        let rising = said(&[100.0, 200.0, 400.0, 600.0]).unwrap();
+        assert!(rising.contains("best at depth 8") && !rising.contains("serialises"));
+        let rising = said(&[100.0, 200.0, 400.0, 410.0]).unwrap();
+        assert!(rising.contains("best at depth 4") && !rising.contains("serialises"));
+    }
+
+    #[test]
+    fn too_little_is_said_of_nothing() {
+        assert_eq!(said(&[100.0, 100.0, 100.0]), None);
+    }
+}

@@ -1,150 +1,13 @@
-//! The tool as its users meet it, on the emulated device.
+//! `zbd-bench run`.
 
 use std::{
-    io::{BufRead, BufReader},
-    process::{Child, Command, Output, Stdio},
-    thread,
+    fs, thread,
     time::{Duration, Instant},
 };
 
 use serde_json::Value;
 
-fn tool(arguments: &str) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_zbd-bench"));
-    command.args(arguments.split_whitespace());
-    command
-}
-
-fn run(arguments: &str) -> Output {
-    tool(arguments).output().expect("the tool starts")
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8(bytes.to_vec()).expect("the tool prints text")
-}
-
-/// The output of a command that succeeds in silence.
-#[track_caller]
-fn stdout(arguments: &str) -> String {
-    let output = run(arguments);
-    assert_eq!(text(&output.stderr), "", "{arguments}");
-    assert_eq!(output.status.code(), Some(0), "{arguments}");
-    text(&output.stdout)
-}
-
-#[track_caller]
-fn json(arguments: &str) -> Value {
-    serde_json::from_str(&stdout(arguments)).expect("the tool prints JSON")
-}
-
-#[track_caller]
-fn assert_refused(arguments: &str, code: i32, word: &str) {
-    let output = run(arguments);
-    let message = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(code), "{arguments}: {message}");
-    assert_eq!(message.lines().count(), 1, "{arguments}: {message}");
-    assert!(message.starts_with("zbd-bench: "), "{message}");
-    assert!(message.contains(word), "{arguments}: {message}");
-    assert_eq!(text(&output.stdout), "", "{arguments}");
-}
-
-/// Starts the tool, to be interrupted.
-fn start(arguments: &str) -> Child {
-    let child = tool(arguments)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("the tool starts");
-    thread::sleep(Duration::from_millis(500));
-    child
-}
-
-fn interrupt(child: &Child) {
-    let id = child.id().to_string();
-    let status = Command::new("kill").args(["-INT", &id]).status();
-    assert!(status.expect("kill runs").success());
-}
-
-#[test]
-fn usage_errors_end_with_2() {
-    for (arguments, word) in [
-        ("--frobnicate", "--frobnicate"),
-        ("frobnicate", "frobnicate"),
-        ("run --op fly", "fly"),
-        ("--depth 0", "--depth 0"),
-        ("--depth 257", "256"),
-        ("--depth 32768", "256"),
-        ("--depth many", "many"),
-        ("--queues 3", "has 2"),
-        ("--zones 0", "--zones 0"),
-        ("--zones 65", "64 zones"),
-        (
-            "--zones 3 --device emu:zones=4,conventional=2",
-            "2 sequential",
-        ),
-        ("--zones 49", "max_active"),
-        ("--queues 2 --zones 1", "as many zones as queues"),
-        ("--block-size 0", "--block-size 0"),
-        ("--block-size 6k", "4096"),
-        ("--block-size 1m", "524288"),
-        ("--block-size 128m --op read", "capacity"),
-        ("--block-size 1g --depth 256 --op read", "capacity"),
-        ("--count 0", "--count 0"),
-        ("--op read --read-mix 10", "--read-mix 10"),
-        ("--read-mix 100", "percent"),
-        ("--rate-iops 0", "requests a second"),
-        ("--rate-iops 10 --batch 2", "--batch"),
-        ("--max-open-zones 5", "--max-open-zones 5"),
-        ("--queues 2 --max-open-zones 1", "--max-open-zones 1"),
-        ("--threads 2", "--api async"),
-        (
-            "--api async --threads 5 --depth 8",
-            "each thread needs a zone",
-        ),
-        ("--api async --threads 3 --depth 2", "2 tasks"),
-        ("--count 1 --time_based", "--time-based"),
-        ("--count 1 --runtime 1s", "--runtime"),
-        ("--wait sleep", "adaptive"),
-        ("--device nonsense", "nonsense"),
-        ("--device emu:zones=0", "zones=0"),
-        ("info pci:1", "PCI address"),
-        ("zones", "command is missing"),
-        ("zones open emu:", "--zone"),
-        ("zones close emu:", "--zone"),
-        ("zones finish emu:", "--zone"),
-        ("zones reset emu:", "--zone"),
-        ("zones reset emu: --zone 64", "64 zones"),
-        ("bind 0000:00:01", "PCI address"),
-    ] {
-        assert_refused(arguments, 2, word);
-    }
-}
-
-#[test]
-fn what_a_device_cannot_do_ends_with_3() {
-    for (arguments, word) in [
-        ("--device emu:model=none", "not a zoned device"),
-        ("--device emu:max-append=0", "--op write"),
-        ("--device emu:model=ha", "--op write"),
-        ("--device emu:conventional=64", "no sequential zones"),
-        ("--device /dev/null", "/dev/null"),
-        ("--device pci:ffff:ff:1f.7", "ffff:ff:1f.7"),
-        ("zones report emu:model=none", "not a zoned device"),
-        ("bind ffff:ff:1f.7", "ffff:ff:1f.7"),
-        ("unbind ffff:ff:1f.7", "ffff:ff:1f.7"),
-    ] {
-        assert_refused(arguments, 3, word);
-    }
-}
-
-#[test]
-fn a_refused_zone_command_ends_with_1_and_says_what_could_not_be_done() {
-    assert_refused(
-        "zones close emu: --zone 3",
-        1,
-        "close zone 3, which is empty",
-    );
-}
+use crate::harness::{assert_refused, interrupt, json, start, stdout, text};
 
 #[test]
 fn every_job_completes_what_was_asked_for() {
@@ -381,7 +244,7 @@ fn a_file_describes_jobs() {
     let file = directory.path().join("jobs.toml");
     let text = "count = 100\nzones = 2\n[[job]]\nname = 'first'\n[[job]]\nrw = 'read'\n\
                 device = 'emu:zones=9'\n";
-    std::fs::write(&file, text).expect("the file is written");
+    fs::write(&file, text).expect("the file is written");
     let output = directory.path().join("result");
     let command = format!(
         "run --job-file {} --output {}",
@@ -393,7 +256,7 @@ fn a_file_describes_jobs() {
             stdout(&format!("{command} --format {format} --depth 3")),
             ""
         );
-        let text = std::fs::read_to_string(&output).expect("the result is there");
+        let text = fs::read_to_string(&output).expect("the result is there");
         let document: Value = serde_json::from_str(&text).expect("it is JSON");
         assert_eq!(document[jobs].as_array().map(Vec::len), Some(2), "{format}");
         if format == "json" {
@@ -408,12 +271,12 @@ fn a_file_describes_jobs() {
         }
     }
     stdout(&format!("{command} --format text"));
-    let text = std::fs::read_to_string(&output).expect("the result is there");
+    let text = fs::read_to_string(&output).expect("the result is there");
     assert!(
         text.contains("first\n") && text.contains("job 2\n"),
         "{text}"
     );
-    std::fs::write(&file, "[[job]]\ndepth = 0\n").expect("the file is written");
+    fs::write(&file, "[[job]]\ndepth = 0\n").expect("the file is written");
     assert_refused(
         &format!("run --job-file {}", file.display()),
         2,
@@ -441,108 +304,6 @@ fn tables_fit_a_terminal() {
         let fits = table.lines().all(|line| line.chars().count() <= 80);
         assert!(fits, "{table}");
     }
-}
-
-#[test]
-fn zones_are_reported_in_three_formats() {
-    let device = "emu:zones=3,zone-size=2m,zone-cap=1m,conventional=1";
-    let csv = stdout(&format!("zones report {device} --format csv"));
-    let lines: Vec<&str> = csv.lines().collect();
-    assert_eq!(
-        lines[0],
-        "zone,start_sector,size_sectors,capacity_sectors,write_pointer_sector,type,state"
-    );
-    assert_eq!(lines[1], "0,0,4096,4096,,conventional,not-wp");
-    assert_eq!(lines[2], "1,4096,4096,2048,4096,seq-required,empty");
-    let one = json(&format!("zones report {device} --zone 2 --format json"));
-    assert_eq!(one["zones"][0]["start_sector"], 8192);
-    assert_eq!(one["zones"].as_array().map(Vec::len), Some(1));
-    assert_eq!(stdout(&format!("zones report {device}")).lines().count(), 5);
-}
-
-#[test]
-fn zones_change_their_state_on_command() {
-    for (command, state) in [("open", "exp-open"), ("finish", "full"), ("reset", "empty")] {
-        let document = json(&format!(
-            "zones {command} emu: --zone 1 --zone 7 --format json"
-        ));
-        for (i, id) in [(0, 1), (1, 7)] {
-            assert_eq!(document["zones"][i]["zone"], id);
-            assert_eq!(document["zones"][i]["state"], state);
-        }
-    }
-    assert!(stdout("zones reset-all emu:").contains("64 of 64"));
-}
-
-#[test]
-fn info_names_the_limits() {
-    let document = json("info emu:max-open=5,max-active=6,queues=3,lifetime=off --format json");
-    assert_eq!(document["device"]["zoned"]["max_open_zones"], 5);
-    assert_eq!(document["device"]["zoned"]["max_active_zones"], 6);
-    assert_eq!(document["device"]["max_queues"], 3);
-    assert!(stdout("info emu:").contains("host-managed"));
-    assert_eq!(document["device"]["max_segments"], 254);
-    assert_eq!(document["device"]["cache_switchable"], true);
-    assert_eq!(document["device"]["discard"], Value::Null);
-    assert_eq!(document["told"]["write_cache"], "writeback");
-    assert_eq!(document["told"]["lifetime"], Value::Null);
-    assert_ne!(document["told"]["id"], Value::Null);
-    let text = stdout("info emu:");
-    for (row, value) in [
-        ("data segments", "254 at the most"),
-        ("write cache", "writeback; can be switched"),
-        ("discard", "no"),
-        ("secure erase", "no"),
-    ] {
-        let shown = text.lines().find(|line| line.trim().starts_with(row));
-        let shown = shown.and_then(|line| line.trim().strip_prefix(row));
-        assert_eq!(shown.map(str::trim), Some(value), "{text}");
-    }
-}
-
-#[test]
-fn info_shows_what_only_some_devices_can_do() {
-    let device = "emu:model=none,discard=on,secure-erase=on,lifetime=on,serial=A1,size-max=64k";
-    let document = json(&format!("info {device} --format json"));
-    let (limits, told) = (&document["device"], &document["told"]);
-    assert_eq!(limits["discard"]["max_bytes"], 16 << 20);
-    assert_eq!(limits["discard"]["alignment_bytes"], 4096);
-    assert_eq!(limits["write_zeroes"]["may_unmap"], true);
-    assert_eq!(limits["secure_erase"]["max_ranges"], 4);
-    assert_eq!(limits["max_segment_bytes"], 65536);
-    assert_eq!(told["id"], "A1");
-    assert_eq!(told["lifetime"]["wear_slc"], "up to 20%");
-    assert_eq!(told["lifetime"]["wear_mlc"], "up to 30%");
-    let text = stdout(&format!("info {device}"));
-    for words in [
-        "16 MiB at once, in units of 4 KiB",
-        "8 MiB at once, may give space back",
-        "254 at the most, of 64 KiB each",
-        "SLC up to 20%, MLC up to 30%",
-        "less than 80%",
-    ] {
-        assert!(text.contains(words), "{words}: {text}");
-    }
-    assert!(
-        text.lines().all(|line| line.chars().count() <= 80),
-        "{text}"
-    );
-}
-
-#[test]
-fn nobody_reading_the_output_is_no_crash() {
-    let mut child = tool("zones report emu:zones=4000,zone-size=1m --format csv")
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("the tool starts");
-    let mut line = String::new();
-    let mut out = BufReader::with_capacity(16, child.stdout.take().expect("is piped"));
-    out.read_line(&mut line).expect("a line");
-    drop(out);
-    let output = child.wait_with_output().expect("the tool ends");
-    assert_eq!(text(&output.stderr), "");
-    assert_eq!(output.status.code(), Some(0));
 }
 
 #[test]
@@ -604,20 +365,4 @@ fn completions_are_waited_for_as_asked() {
             }
         }
     }
-}
-
-#[test]
-fn info_says_how_a_device_is_waited_for() {
-    let document = json("info emu: --format json");
-    assert_eq!(document["device"]["wait"], "adaptive");
-    assert_eq!(document["device"]["interrupts"], true);
-    let method = document["device"]["wait_method"].as_str().expect("text");
-    assert!(
-        method.starts_with("io_uring") || method.starts_with("epoll"),
-        "{method}"
-    );
-    assert!(stdout("info emu:").contains("adaptive, the device interrupts, sleeps in"));
-    let without = json("info emu:vectors=0 --format json");
-    assert_eq!(without["device"]["interrupts"], false);
-    assert!(stdout("info emu:vectors=0").contains("without interrupts"));
 }

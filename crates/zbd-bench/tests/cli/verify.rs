@@ -1,26 +1,14 @@
 //! What `zbd-bench verify` finds on devices that work, and on those that do not.
 
 use std::{
-    process::{Child, Command, Output, Stdio},
+    process::{Child, Command, Stdio},
     thread,
     time::Duration,
 };
 
 use serde_json::Value;
 
-fn tool(arguments: &str) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_zbd-bench"));
-    command.args(arguments.split_whitespace());
-    command
-}
-
-fn run(arguments: &str) -> Output {
-    tool(arguments).output().expect("the tool starts")
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8(bytes.to_vec()).expect("the tool prints text")
-}
+use crate::harness::{run, text, tool};
 
 fn number(result: &Value, field: &str) -> u64 {
     result[field].as_u64().expect(field)

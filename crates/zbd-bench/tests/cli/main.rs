@@ -1,0 +1,9 @@
+//! The tool as its users meet it, on the emulated device.
+
+mod compare;
+mod devices;
+mod harness;
+mod refusals;
+mod run;
+mod sweep;
+mod verify;
