@@ -10,6 +10,7 @@ mod run;
 mod sweep;
 mod values;
 mod verify;
+mod zoneops;
 mod zones;
 
 use clap::{Parser, Subcommand, ValueEnum};
@@ -22,6 +23,7 @@ pub(crate) use list::ListArgs;
 pub(crate) use run::{RunArgs, RunFormat};
 pub(crate) use sweep::{SweepArgs, SweepFormat};
 pub(crate) use verify::VerifyArgs;
+pub(crate) use zoneops::{ZoneOp, ZoneopsArgs};
 pub(crate) use zones::{
     NamedZonesArgs, ResetAllArgs, SomeZonesArgs, ZonesArgs, ZonesCommand, ZonesFormat,
 };
@@ -59,6 +61,8 @@ pub(crate) enum Command {
     Info(InfoArgs),
     /// Report and manage the zones of a device
     Zones(ZonesArgs),
+    /// Measure what zone management costs, and what it does to appends beside it
+    Zoneops(ZoneopsArgs),
     /// List the virtio-blk functions of this machine
     List(ListArgs),
     /// Hand a virtio-blk function to vfio-pci, so that it can be opened

@@ -24,6 +24,7 @@ mod report;
 mod spread;
 mod sweep;
 mod verify;
+mod zoneops;
 
 use std::process::ExitCode;
 
@@ -62,6 +63,7 @@ fn dispatch(cli: Cli, matches: &ArgMatches) -> Result<(), Failure> {
         Some(Command::Verify(args)) => commands::verify(&args),
         Some(Command::Info(args)) => commands::info(&args),
         Some(Command::Zones(args)) => commands::zones(&args.action),
+        Some(Command::Zoneops(args)) => commands::zoneops(&args),
         Some(Command::List(args)) => commands::list(&args),
         Some(Command::Bind(args)) => commands::bind(&args),
         Some(Command::Unbind(args)) => commands::unbind(&args),

@@ -7,6 +7,7 @@ mod list;
 mod run;
 mod sweep;
 mod verify;
+mod zoneops;
 mod zones;
 
 pub(crate) use binding::{bind, unbind};
@@ -16,6 +17,7 @@ pub(crate) use list::list;
 pub(crate) use run::run;
 pub(crate) use sweep::sweep;
 pub(crate) use verify::verify;
+pub(crate) use zoneops::zoneops;
 pub(crate) use zones::zones;
 
 use std::sync::Arc;

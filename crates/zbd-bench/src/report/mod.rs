@@ -11,6 +11,7 @@ pub(crate) mod sweep;
 pub(crate) mod text;
 pub(crate) mod verify;
 pub(crate) mod warnings;
+pub(crate) mod zoneops;
 pub(crate) mod zones;
 
 use std::{
