@@ -27,6 +27,7 @@ pub mod rings;
 pub mod shim;
 pub mod tool_device;
 pub mod tool_run;
+pub mod tool_zoneops;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -148,6 +149,12 @@ macro_rules! guest_scenarios {
                     writing_beyond_the_zones_starts_over,
                     interrupted_job_reports_what_it_did,
                     bad_requests_are_refused_and_nothing_is_written,
+                }
+                tool_zoneops {
+                    functions_are_measured_and_left_empty,
+                    disks_of_the_kernel_are_measured_and_left_empty,
+                    data_are_kept_without_consent,
+                    interrupted_measurement_leaves_empty_zones,
                 }
             }
             rings {

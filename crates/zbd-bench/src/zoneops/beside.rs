@@ -182,11 +182,14 @@ impl<'a> Pair<'a> {
     fn prepare(&mut self, operation: Operation, zones: &mut [Used]) -> Result<(), Trouble> {
         for used in zones {
             match cycle(operation) {
+                // Reports and flushes change no zone.
                 [Step::Operation] if !uses_up_zones(operation) => {}
                 [Step::Operation, ..] => self.hands.prepare(operation, used)?,
-                _ => self.hands.empty(used)?,
+                _ => {
+                    self.hands.empty(used)?;
+                    used.touched = true;
+                }
             }
-            used.touched = true;
         }
         Ok(())
     }

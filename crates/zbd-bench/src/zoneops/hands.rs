@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use zbd_core::{
     Completion, DmaBuffer, Error, ErrorKind, IoQueue, Request, SECTOR_LEN, SectorCount, Zone,
-    ZoneAction,
+    ZoneAction, ZoneState,
 };
 
 use super::{
@@ -43,6 +43,8 @@ impl Used {
 pub(crate) struct Trouble {
     pub(crate) what: String,
     pub(crate) error: Error,
+    /// The state of the zone, as far as the device has told it since.
+    pub(super) state: Option<ZoneState>,
 }
 
 impl Trouble {
@@ -50,6 +52,7 @@ impl Trouble {
         Self {
             what: what.into(),
             error,
+            state: None,
         }
     }
 
@@ -231,7 +234,10 @@ impl Hands {
     /// The failure of an operation, with what the device says of its zone.
     pub(super) fn failed(&mut self, operation: Operation, zone: &Zone, error: Error) -> Trouble {
         let now = self.look(zone, &error);
-        Trouble::new(describe(operation, zone, now.as_ref()), error)
+        Trouble {
+            state: now.map(|zone| zone.state),
+            ..Trouble::new(describe(operation, zone, now.as_ref()), error)
+        }
     }
 
     /// The failure of what makes a zone ready.

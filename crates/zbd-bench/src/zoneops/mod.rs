@@ -26,9 +26,9 @@ use zbd_core::{DeviceInfo, DeviceSpec, IoQueue, OpenOptions, WaitPolicy, Zone};
 
 use crate::{
     failure::{During, Failure},
-    job::{control, latency::Latency, stop::Stop},
+    job::{latency::Latency, stop::Stop},
 };
-use hands::{FILL_LEN, Hands, Trouble};
+use hands::{FILL_LEN, Trouble};
 use operation::Operation;
 use plan::{Beside, Plan};
 use session::Session;
@@ -91,18 +91,11 @@ pub(crate) fn run(plan: Plan) -> Result<Finished, Failure> {
     // With little memory first, to see how much is needed for what queues.
     let info = Arc::clone(first(open(&spec, 1, 1 << 20)?)?.info());
     plan.check(&info)?;
-    let queues = plan.queues(&info);
     let zone_count = info.zoned.as_ref().map_or(0, |zoned| zoned.zone_count);
-    let mut queues = open(&spec, queues, memory_len(&plan, zone_count))?.into_iter();
-    let mut operations = first(queues.by_ref())?;
-    let info = Arc::clone(operations.info());
-    plan.check(&info)?;
-    let report = control::report(&mut operations, 0..zone_count).map_err(in_use)?;
-    let layout = plan.layout(&info, &report)?;
-    // Until here an interrupt ends the process at once.
-    let stop = Stop::on_interrupt();
-    let hands = Hands::new(operations, layout.measures, stop.clone()).map_err(in_use)?;
-    let mut session = Session::new(plan, info, layout, hands);
+    let queues = open(&spec, plan.queues(&info), memory_len(&plan, zone_count))?;
+    let mut queues = queues.into_iter();
+    let operations = first(queues.by_ref())?;
+    let mut session = Session::begin(plan, operations, Stop::on_interrupt)?;
     session.measure(queues.next());
     Ok(session.finish(begun))
 }
@@ -146,8 +139,4 @@ fn memory_len(plan: &Plan, zone_count: u32) -> usize {
     // Reports that are not measured have buffers of their own.
     let reports = 2 * call::report_len(zone_count).next_power_of_two();
     appends + fill + reports + (1 << 20)
-}
-
-fn in_use(error: zbd_core::Error) -> Failure {
-    Failure::from_device(During::Use, &error)
 }

@@ -14,7 +14,10 @@ use super::{
     progress::Progress,
     stream::Stream,
 };
-use crate::{failure::chain, job::latency::Latency};
+use crate::{
+    failure::{During, Failure, chain},
+    job::{control, latency::Latency, stop::Stop},
+};
 
 /// The operations, one after the other.
 pub(super) struct Session {
@@ -36,7 +39,23 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(plan: Plan, info: Arc<DeviceInfo>, layout: Layout, hands: Hands) -> Self {
+    /// Chooses the zones and makes ready. `stop` is made when nothing is refused any more.
+    pub(super) fn begin(
+        plan: Plan,
+        mut queue: IoQueue,
+        stop: impl FnOnce() -> Stop,
+    ) -> Result<Self, Failure> {
+        let in_use = |error| Failure::from_device(During::Use, &error);
+        let info = Arc::clone(queue.info());
+        plan.check(&info)?;
+        let report = control::report(&mut queue, 0..u32::MAX).map_err(in_use)?;
+        let layout = plan.layout(&info, &report)?;
+        // Until here an interrupt ends the process at once.
+        let hands = Hands::new(queue, layout.measures, stop()).map_err(in_use)?;
+        Ok(Self::new(plan, info, &layout, hands))
+    }
+
+    fn new(plan: Plan, info: Arc<DeviceInfo>, layout: &Layout, hands: Hands) -> Self {
         let operations = operation::operations(&plan.ops, &layout.measures);
         let used = |zones: &[Zone]| -> Vec<Used> {
             let used = |zone: &Zone| Used::new(zone, zone.state != ZoneState::Empty);
@@ -52,7 +71,7 @@ impl Session {
             appended: used(&layout.appended),
             managed: used(&layout.managed),
             room: layout.room,
-            no_load: layout.no_load,
+            no_load: layout.no_load.clone(),
             hands,
             operations,
             results: Vec::new(),
@@ -284,10 +303,14 @@ impl Session {
     }
 }
 
-/// Whether the device has refused the command itself.
+/// Whether the device has refused to finish an empty zone, which is empty all the same.
 fn refuses(trouble: &Trouble) -> bool {
-    matches!(
+    let refused = matches!(
         trouble.error.kind(),
         ErrorKind::InvalidZoneState | ErrorKind::Unsupported | ErrorKind::Medium | ErrorKind::Io
-    )
+    );
+    refused && trouble.state == Some(ZoneState::Empty)
 }
+
+#[cfg(test)]
+mod tests;
