@@ -27,6 +27,7 @@ pub mod rings;
 pub mod shim;
 pub mod tool_device;
 pub mod tool_run;
+pub mod tool_verify;
 pub mod tool_zoneops;
 
 use std::collections::BTreeMap;
@@ -155,6 +156,11 @@ macro_rules! guest_scenarios {
                     disks_of_the_kernel_are_measured_and_left_empty,
                     data_are_kept_without_consent,
                     interrupted_measurement_leaves_empty_zones,
+                }
+                tool_verify {
+                    functions_keep_what_many_tasks_wrote,
+                    disks_of_linux_keep_what_many_tasks_wrote,
+                    disk_without_zones_is_refused,
                 }
             }
             rings {
