@@ -4,7 +4,9 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
-use super::{SCHEMA, device::DeviceRecord, figures, print, print_json, table};
+use super::{
+    SCHEMA, device::DeviceRecord, figures, machine::MachineRecord, print, print_json, table,
+};
 use crate::{
     failure::Failure,
     verify::{
@@ -13,14 +15,15 @@ use crate::{
     },
 };
 
-/// The width of a terminal that everybody has.
-const WIDTH: usize = 80;
+const WIDTH: usize = super::WIDTH as usize;
 
 /// Prints the result for people.
 pub(crate) fn text(verified: &Verified) -> Result<(), Failure> {
     let mut text = head(verified);
     text.push('\n');
     text += &counts(verified);
+    text.push('\n');
+    text += &MachineRecord::here().text();
     text.push('\n');
     text += &conclusion(verified);
     print(&text)
@@ -72,7 +75,7 @@ fn counts(verified: &Verified) -> String {
             row(
                 "zones",
                 format!(
-                    "{} compared; {}, {}, {}, {}",
+                    "{}, {}, {}, {}, {}",
                     figures::plural(counts.zones_reported, "report"),
                     figures::plural(counts.opens, "open"),
                     figures::plural(counts.closes, "close"),
@@ -178,23 +181,18 @@ fn dump(name: &str, offset: usize, bytes: &[u8]) -> String {
 
 /// A sentence in lines that fit a terminal, indented by two.
 fn wrapped(sentence: &str) -> String {
-    let mut text = String::new();
-    let mut line = String::from(" ");
-    for word in sentence.split(' ') {
-        if line.len() + 1 + word.len() > WIDTH && line.len() > 4 {
-            text += &line;
-            text.push('\n');
-            line = String::from("   ");
-        }
-        line.push(' ');
-        line += word;
-    }
-    text + &line + "\n"
+    let options = textwrap::Options::new(WIDTH)
+        .initial_indent("  ")
+        .subsequent_indent("    ")
+        .break_words(false)
+        .word_splitter(textwrap::WordSplitter::NoHyphenation);
+    textwrap::fill(sentence, options) + "\n"
 }
 
 #[derive(Serialize)]
 struct Document {
     schema: &'static str,
+    machine: MachineRecord,
     device: DeviceRecord,
     config: Config,
     interrupted: bool,
@@ -328,6 +326,7 @@ pub(crate) fn json(verified: &Verified) -> Result<(), Failure> {
     let (settings, counts) = (&verified.settings, &verified.counts);
     print_json(&Document {
         schema: SCHEMA,
+        machine: MachineRecord::here(),
         device: DeviceRecord::from(&*verified.info),
         config: Config {
             device: settings.device.clone(),

@@ -14,7 +14,6 @@ pub(crate) mod finding;
 mod ledger;
 mod medium;
 mod plan;
-mod progress;
 mod record;
 pub(crate) mod settings;
 mod shared;
@@ -33,14 +32,18 @@ use zbd_core::{AppendSupport, DeviceInfo, DeviceSpec, Zone, ZonedDevice};
 use crate::{
     cli::VerifyArgs,
     failure::{During, Failure},
-    job::{select, stop::Stop},
+    job::{
+        progress::{Progress, Total},
+        select,
+        stop::Stop,
+    },
+    report::figures,
 };
 use check::After;
 use finding::Finding;
 use ledger::ZoneLedger;
 use medium::Medium;
 use plan::Limits;
-use progress::Progress;
 use settings::Settings;
 pub(crate) use shared::Counts;
 use shared::Shared;
@@ -101,7 +104,7 @@ pub(crate) fn run(args: &VerifyArgs) -> Result<Verified, Failure> {
     let local = LocalSet::new();
     let (shared, limits) = runtime.block_on(local.run_until(prepare(settings, device)))?;
     let zones = shared.ledgers.borrow().len() as u32;
-    let progress = Progress::new(&shared.settings);
+    let progress = Progress::new(total(&shared.settings));
     let begun = Instant::now();
     runtime.block_on(local.run_until(drive(&shared, &medium, &limits, &progress)));
     drop(progress);
@@ -151,7 +154,8 @@ async fn prepare(settings: Settings, device: ZonedDevice) -> Result<(Rc<Shared>,
         "not empty and would be reset",
     )?;
     // Until here an interrupt ends the process at once.
-    let stop = Stop::on_interrupt();
+    let stop = Stop::default();
+    stop.listen();
     for zone in full {
         device.zone(zone.id).reset().await.map_err(in_use)?;
     }
@@ -164,8 +168,9 @@ async fn prepare(settings: Settings, device: ZonedDevice) -> Result<(Rc<Shared>,
 async fn drive(shared: &Rc<Shared>, medium: &Medium, limits: &Limits, progress: &Progress) {
     let mut rounds = pin!(rounds(shared, medium, limits));
     let mut interrupted = None;
+    let begun = Instant::now();
     while timeout(WATCH_INTERVAL, rounds.as_mut()).await.is_err() {
-        progress.show(shared);
+        show(shared, progress, begun.elapsed());
         if shared.stop.is_interrupted() {
             let since: &Instant = interrupted.get_or_insert_with(Instant::now);
             if since.elapsed() >= GRACE {
@@ -173,6 +178,26 @@ async fn drive(shared: &Rc<Shared>, medium: &Medium, limits: &Limits, progress: 
             }
         }
     }
+}
+
+/// How much there is to do, as far as that is known.
+fn total(settings: &Settings) -> Total {
+    match (settings.duration, settings.rounds) {
+        (Some(time), _) => Total::Time(time),
+        (None, rounds) => Total::Steps(rounds.unwrap_or_default().into()),
+    }
+}
+
+/// Shows how far it is.
+fn show(shared: &Shared, progress: &Progress, elapsed: Duration) {
+    if !progress.is_shown() {
+        return;
+    }
+    let round = u64::from(shared.round.get());
+    let verified = shared.counts.borrow().records_verified;
+    let records = figures::plural(verified, "record");
+    let what = format!("round {round}, {records} verified");
+    progress.advance(elapsed, round.saturating_sub(1), &what);
 }
 
 async fn rounds(shared: &Rc<Shared>, medium: &Medium, limits: &Limits) {
