@@ -25,7 +25,7 @@ pub(crate) use sweep::{SweepArgs, SweepFormat};
 pub(crate) use verify::VerifyArgs;
 pub(crate) use zoneops::{ZoneOp, ZoneopsArgs};
 pub(crate) use zones::{
-    NamedZonesArgs, ResetAllArgs, SomeZonesArgs, ZonesArgs, ZonesCommand, ZonesFormat,
+    MapArgs, NamedZonesArgs, ResetAllArgs, SomeZonesArgs, ZonesArgs, ZonesCommand, ZonesFormat,
 };
 
 const DEVICE_HELP: &str = "emu:, emu:key=value,…, pci:0000:00:01.0 or /dev/…";

@@ -10,9 +10,10 @@
 //! zbd-bench run --device pci:0000:00:01.0 --depth 32 --format json
 //! ```
 //!
-//! `cli` is the command line as it is written, `job` a measurement from its plan to its outcome,
-//! `sweep` and `compare` many of them, `verify` a verification, `report` what is printed, `chart` what is drawn,
-//! `failure` what makes the exit status.
+//! `cli` is the command line as it is written, `commands` what each command does, `job` a measurement
+//! from its plan to its outcome, `sweep` and `compare` many of them, `zoneops` what managing zones
+//! costs, `verify` a verification, `report` what is printed, `chart` what is drawn of measurements,
+//! `zone_map` what is drawn of a disk, `failure` what makes the exit status.
 
 mod chart;
 mod cli;
@@ -24,6 +25,7 @@ mod report;
 mod spread;
 mod sweep;
 mod verify;
+mod zone_map;
 mod zoneops;
 
 use std::process::ExitCode;

@@ -17,9 +17,12 @@ mod style;
 mod terminal;
 mod text;
 
+pub(crate) use drawing::{Drawing, Px};
 pub(crate) use page::{Page, Table, html};
 pub(crate) use plot::svg;
+pub(crate) use style::{DARK, GRID, INK, PAPER, SOFT};
 pub(crate) use terminal::{Glyphs, terminal};
+pub(crate) use text::{wrapped, wrapped_columns};
 
 /// A picture: some series over the same axes.
 #[derive(Clone, Debug, PartialEq)]

@@ -5,7 +5,7 @@ use unicode_width::UnicodeWidthStr;
 use super::{
     Chart, Point,
     scale::{named, short},
-    text::{printable, wrap},
+    text::{printable, wrapped_columns},
 };
 
 /// The least room for a bar that is worth having, and the most that is worth looking at.
@@ -187,7 +187,7 @@ fn shortened(text: &str, width: usize, glyphs: Glyphs) -> String {
 }
 
 fn paragraph(text: &mut String, words: &str, width: usize) {
-    for line in wrap(&printable(words), width as f64, |t| t.width() as f64) {
+    for line in wrapped_columns(&printable(words), width) {
         *text += &line;
         text.push('\n');
     }

@@ -1,5 +1,7 @@
 //! How wide a text is, and where it may be broken.
 
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
+
 /// How wide a text is at most, in pixels, in whatever sans-serif font is at hand.
 ///
 /// The widths are those of DejaVu Sans, the widest of those that are common, rounded up.
@@ -15,7 +17,7 @@ fn advance(c: char) -> f64 {
         'A'..='Z' | '+' | '=' | '<' | '>' | '#' | '~' | '_' => 0.82,
         c if c.is_ascii() => 0.64,
         // Letters of other scripts may be as wide as they are high.
-        c if unicode_width::UnicodeWidthChar::width(c).unwrap_or(0) > 1 => 1.05,
+        c if UnicodeWidthChar::width(c).unwrap_or(0) > 1 => 1.05,
         _ => 0.82,
     }
 }
@@ -51,6 +53,18 @@ pub(super) fn wrap(text: &str, room: f64, measure: impl Fn(&str) -> f64) -> Vec<
         lines.push(line);
     }
     lines
+}
+
+/// Breaks a text into lines that are no wider than this in a picture.
+pub(crate) fn wrapped(text: &str, room: f64, size: f64) -> Vec<String> {
+    wrap(text, room, |line| width(line, size))
+}
+
+/// Breaks a text into lines of no more than this many columns of a terminal.
+pub(crate) fn wrapped_columns(text: &str, columns: usize) -> Vec<String> {
+    wrap(text, columns as f64, |line| {
+        UnicodeWidthStr::width(line) as f64
+    })
 }
 
 /// The text without characters that XML and terminals do not take.

@@ -54,6 +54,16 @@ pub(super) fn picture(text: &str) -> Result<PathBuf, String> {
     }
 }
 
+/// Reads how long to wait between two looks at something.
+pub(super) fn interval(text: &str) -> Result<Duration, String> {
+    let interval =
+        time(text).map_err(|error| format!("{error}; a device is named before --watch"))?;
+    if interval < Duration::from_millis(10) {
+        return Err("give 10ms or more".to_owned());
+    }
+    Ok(interval)
+}
+
 /// Reads a PCI address, as it is or as a device string.
 pub(super) fn address(text: &str) -> Result<PciAddress, String> {
     let address = text.strip_prefix("pci:").unwrap_or(text);

@@ -1,8 +1,10 @@
 //! `zbd-bench zones`
 
+use std::{path::PathBuf, time::Duration};
+
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::DEVICE_HELP;
+use super::{DEVICE_HELP, values::interval};
 
 #[derive(Debug, Args)]
 pub(crate) struct ZonesArgs {
@@ -14,6 +16,8 @@ pub(crate) struct ZonesArgs {
 pub(crate) enum ZonesCommand {
     /// Show zones, all of them unless some are named
     Report(SomeZonesArgs),
+    /// Show the zones as a picture: states, fill, limits in use
+    Map(MapArgs),
     /// Open zones explicitly
     Open(NamedZonesArgs),
     /// Close zones
@@ -36,6 +40,23 @@ pub(crate) struct SomeZonesArgs {
     /// How to print them
     #[arg(long, value_enum, default_value_t = ZonesFormat::Text)]
     pub(crate) format: ZonesFormat,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MapArgs {
+    #[arg(value_name = "DEVICE", help = DEVICE_HELP)]
+    pub(crate) device: String,
+    /// Show it anew every INTERVAL, 1s unless it is given, until Ctrl-C. A function that another
+    /// process drives through VFIO cannot be watched, a block device can
+    #[arg(long, value_name = "INTERVAL", num_args = 0..=1, default_missing_value = "1s",
+        value_parser = interval)]
+    pub(crate) watch: Option<Duration>,
+    /// Write it as SVG to this file, too
+    #[arg(long, value_name = "FILE", conflicts_with = "watch")]
+    pub(crate) svg: Option<PathBuf>,
+    /// Use no other characters than ASCII, as is done where the locale is not UTF-8
+    #[arg(long)]
+    pub(crate) ascii: bool,
 }
 
 #[derive(Debug, Args)]

@@ -7,6 +7,7 @@ mod list;
 mod run;
 mod sweep;
 mod verify;
+mod zone_map;
 mod zoneops;
 mod zones;
 

@@ -13,6 +13,7 @@ use crate::{
 pub(crate) fn zones(command: &ZonesCommand) -> Result<(), Failure> {
     match command {
         ZonesCommand::Report(args) => report(args),
+        ZonesCommand::Map(args) => super::zone_map::map(args),
         ZonesCommand::Open(args) => manage(args, ZoneAction::Open, true),
         ZonesCommand::Close(args) => manage(args, ZoneAction::Close, true),
         ZonesCommand::Finish(args) => manage(args, ZoneAction::Finish, true),
@@ -84,7 +85,7 @@ fn consent(queue: &IoQueue, zones: &[Zone], given: bool) -> Result<(), Failure> 
 }
 
 /// Reports the zones with these numbers, or all if none is given.
-fn named(queue: &mut IoQueue, numbers: &[u32]) -> Result<Vec<Zone>, Failure> {
+pub(super) fn named(queue: &mut IoQueue, numbers: &[u32]) -> Result<Vec<Zone>, Failure> {
     let info = queue.info().clone();
     let count = info.zoned().map_err(in_use)?.zone_count;
     if numbers.is_empty() {

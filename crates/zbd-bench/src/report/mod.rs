@@ -1,9 +1,11 @@
 //! What the tool prints.
 
+mod colour;
 pub(crate) mod compare;
 pub(crate) mod device;
 pub(crate) mod figures;
 pub(crate) mod fio;
+mod frames;
 pub(crate) mod functions;
 pub(crate) mod json;
 pub(crate) mod machine;
@@ -13,6 +15,9 @@ pub(crate) mod verify;
 pub(crate) mod warnings;
 pub(crate) mod zoneops;
 pub(crate) mod zones;
+
+pub(crate) use colour::for_stdout;
+pub(crate) use frames::Frames;
 
 use std::{
     fs::File,
