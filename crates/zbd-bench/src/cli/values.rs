@@ -14,10 +14,19 @@ pub(super) fn size(text: &str) -> Result<u64, String> {
 
 /// Reads a time with its unit; a bare number is in seconds, as in fio.
 pub(super) fn time(text: &str) -> Result<Duration, String> {
-    if let Ok(seconds) = text.parse() {
-        return Ok(Duration::from_secs(seconds));
+    let seconds = text.strip_suffix('s').unwrap_or(text);
+    // Only these have fractions; what else numbers can be written like is not for times.
+    if !seconds.is_empty() && seconds.bytes().all(|c| c.is_ascii_digit() || c == b'.') {
+        if let Some(time) = seconds.parse().ok().and_then(in_seconds) {
+            return Ok(time);
+        }
     }
-    humantime::parse_duration(text).map_err(|_| "give a time such as 5s, 500ms or 2min".to_owned())
+    humantime::parse_duration(text)
+        .map_err(|_| "give a time such as 5s, 1.5s, 500ms, 2min or 1h30m".to_owned())
+}
+
+fn in_seconds(seconds: f64) -> Option<Duration> {
+    Duration::try_from_secs_f64(seconds).ok()
 }
 
 /// Reads a share in percent: more than nothing, and not all.
@@ -117,5 +126,76 @@ mod tests {
         assert_eq!(time("2"), Ok(Duration::from_secs(2)));
         assert_eq!(time("250ms"), Ok(Duration::from_millis(250)));
         assert!(time("soon").is_err());
+    }
+
+    #[test]
+    fn sizes_are_read_in_all_usual_notations() {
+        for (text, bytes) in [
+            ("4k", 4096),
+            ("4K", 4096),
+            ("4kb", 4096),
+            ("4KB", 4096),
+            ("4kib", 4096),
+            ("4KiB", 4096),
+            ("4 KiB", 4096),
+            ("4096b", 4096),
+            ("1m", 1 << 20),
+            ("1MiB", 1 << 20),
+            ("1.5g", 3 << 29),
+            ("2T", 2 << 40),
+            ("0", 0),
+        ] {
+            assert_eq!(size(text), Ok(bytes), "{text}");
+        }
+        for text in [
+            "",
+            "k",
+            "-4k",
+            "4x",
+            "4kk",
+            "0x1000",
+            "1e400",
+            "99999999t",
+            "4k5",
+        ] {
+            assert!(size(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn times_are_read_in_all_usual_notations() {
+        for (text, ms) in [
+            ("5s", 5_000),
+            ("5sec", 5_000),
+            ("5 s", 5_000),
+            ("1.5s", 1_500),
+            ("0.25", 250),
+            ("500ms", 500),
+            ("2000us", 2),
+            ("2m", 120_000),
+            ("2min", 120_000),
+            ("1h", 3_600_000),
+            ("1h30m", 5_400_000),
+            ("1h 30min", 5_400_000),
+            ("1d", 86_400_000),
+            ("0", 0),
+        ] {
+            assert_eq!(time(text), Ok(Duration::from_millis(ms)), "{text}");
+        }
+        for text in [
+            "",
+            "s",
+            ".",
+            "-1",
+            "-1s",
+            "1.2.3",
+            "inf",
+            "nan",
+            "1e3",
+            "5x",
+            "99999999999999999999999",
+        ] {
+            assert!(time(text).is_err(), "{text}");
+        }
     }
 }
