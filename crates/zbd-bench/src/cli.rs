@@ -2,10 +2,13 @@
 
 mod binding;
 mod compare;
+mod completions;
+mod examples;
 mod info;
 mod job;
 pub(crate) mod job_file;
 mod list;
+mod man;
 mod run;
 mod sweep;
 mod values;
@@ -17,9 +20,11 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 pub(crate) use binding::{BindArgs, UnbindArgs};
 pub(crate) use compare::CompareArgs;
+pub(crate) use completions::CompletionsArgs;
 pub(crate) use info::InfoArgs;
 pub(crate) use job::{Api, JobArgs, Op, ResetPolicy, Wait};
 pub(crate) use list::ListArgs;
+pub(crate) use man::ManArgs;
 pub(crate) use run::{RunArgs, RunFormat};
 pub(crate) use sweep::{SweepArgs, SweepFormat};
 pub(crate) use verify::VerifyArgs;
@@ -36,10 +41,7 @@ const DEVICE_HELP: &str = "emu:, emu:key=value,…, pci:0000:00:01.0 or /dev/…
 /// in, in a few seconds and without privileges.
 #[derive(Debug, Parser)]
 #[command(name = "zbd-bench", version, args_conflicts_with_subcommands = true)]
-#[command(
-    after_help = "Exit status: 0 done; 1 I/O or verification failed; 2 usage, or a value outside the \
-                        device's limits; 3 the device cannot be opened or cannot do what is asked."
-)]
+#[command(max_term_width = 80, after_help = examples::TOOL)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
@@ -50,25 +52,38 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Run a benchmark (the default command)
+    #[command(after_help = examples::RUN)]
     Run(RunArgs),
     /// Measure over depths, zones, block sizes and queues, as a table and a chart
+    #[command(after_help = examples::SWEEP)]
     Sweep(Box<SweepArgs>),
     /// Run the same job on several devices in turn, and say what can be concluded
     Compare(Box<CompareArgs>),
     /// Write to a device, read everything back and compare it with what was reported
     Verify(VerifyArgs),
     /// Show what is known of a device: limits, queues, features
+    #[command(after_help = examples::INFO)]
     Info(InfoArgs),
     /// Report and manage the zones of a device
+    #[command(after_help = examples::ZONES)]
     Zones(ZonesArgs),
     /// Measure what zone management costs, and what it does to appends beside it
     Zoneops(ZoneopsArgs),
     /// List the virtio-blk functions of this machine
+    #[command(after_help = examples::LIST)]
     List(ListArgs),
     /// Hand a virtio-blk function to vfio-pci, so that it can be opened
+    #[command(after_help = examples::BIND)]
     Bind(BindArgs),
     /// Hand a virtio-blk function back to the kernel's own driver
+    #[command(after_help = examples::UNBIND)]
     Unbind(UnbindArgs),
+    /// Print a script that lets a shell complete the arguments of this tool
+    #[command(after_help = examples::COMPLETIONS)]
+    Completions(CompletionsArgs),
+    /// Print the manual page of this tool, or write those of all its commands
+    #[command(after_help = examples::MAN)]
+    Man(ManArgs),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -86,5 +101,56 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    /// The command and all below it, each with how it is typed.
+    fn all(command: &clap::Command, path: &str) -> Vec<(String, clap::Command)> {
+        let path = format!("{path} {}", command.get_name());
+        let mut commands = vec![(path.clone(), command.clone())];
+        for sub in command.get_subcommands() {
+            commands.extend(all(sub, &path));
+        }
+        commands
+    }
+
+    /// The commands that the help of one shows.
+    fn examples(command: &clap::Command) -> Vec<String> {
+        let help = command.get_after_help().map(ToString::to_string);
+        help.unwrap_or_default()
+            .lines()
+            .map(|line| line.trim_start().trim_start_matches("sudo "))
+            .filter(|line| line.starts_with("zbd-bench"))
+            .map(|line| line.split("  ").next().unwrap_or(line))
+            .map(|line| line.split(" > ").next().unwrap_or(line).to_owned())
+            .collect()
+    }
+
+    #[test]
+    fn the_help_of_every_command_has_examples_that_can_be_typed() {
+        for (path, command) in all(&Cli::command(), "") {
+            let examples = examples(&command);
+            assert!((2..=6).contains(&examples.len()), "{path}: {examples:?}");
+            for example in examples {
+                assert!(example.starts_with(path.trim_start()), "{path}: {example}");
+                if let Err(error) = Cli::try_parse_from(example.split_whitespace()) {
+                    panic!("{example}: {error}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn all_help_fits_a_terminal_of_80_columns() {
+        for (path, command) in all(&Cli::command(), "") {
+            let command = command.max_term_width(80);
+            for help in [
+                command.clone().render_help(),
+                command.clone().render_long_help(),
+            ] {
+                for line in help.to_string().lines() {
+                    assert!(line.chars().count() <= 80, "{path}: {line}");
+                }
+            }
+        }
     }
 }

@@ -44,7 +44,7 @@ fn main() -> ExitCode {
     let result = match parsed {
         Ok((cli, matches)) => dispatch(cli, &matches),
         Err(error) if error.use_stderr() => Err(Failure::from_command_line(&error)),
-        Err(help) => report::print(&help.render().to_string()),
+        Err(help) => report::print(&report::for_stdout(&help.render().ansi().to_string())),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -69,5 +69,7 @@ fn dispatch(cli: Cli, matches: &ArgMatches) -> Result<(), Failure> {
         Some(Command::List(args)) => commands::list(&args),
         Some(Command::Bind(args)) => commands::bind(&args),
         Some(Command::Unbind(args)) => commands::unbind(&args),
+        Some(Command::Completions(args)) => commands::completions(&args),
+        Some(Command::Man(args)) => commands::man(&args),
     }
 }

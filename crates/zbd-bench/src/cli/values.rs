@@ -16,10 +16,11 @@ pub(super) fn size(text: &str) -> Result<u64, String> {
 pub(super) fn time(text: &str) -> Result<Duration, String> {
     let seconds = text.strip_suffix('s').unwrap_or(text);
     // Only these have fractions; what else numbers can be written like is not for times.
-    if !seconds.is_empty() && seconds.bytes().all(|c| c.is_ascii_digit() || c == b'.') {
-        if let Some(time) = seconds.parse().ok().and_then(in_seconds) {
-            return Ok(time);
-        }
+    if !seconds.is_empty()
+        && seconds.bytes().all(|c| c.is_ascii_digit() || c == b'.')
+        && let Some(time) = seconds.parse().ok().and_then(in_seconds)
+    {
+        return Ok(time);
     }
     humantime::parse_duration(text)
         .map_err(|_| "give a time such as 5s, 1.5s, 500ms, 2min or 1h30m".to_owned())

@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::{DEVICE_HELP, values::interval};
+use super::{DEVICE_HELP, examples, values::interval};
 
 #[derive(Debug, Args)]
 pub(crate) struct ZonesArgs {
@@ -15,18 +15,25 @@ pub(crate) struct ZonesArgs {
 #[derive(Debug, Subcommand)]
 pub(crate) enum ZonesCommand {
     /// Show zones, all of them unless some are named
+    #[command(after_help = examples::ZONES_REPORT)]
     Report(SomeZonesArgs),
     /// Show the zones as a picture: states, fill, limits in use
+    #[command(after_help = examples::ZONES_MAP)]
     Map(MapArgs),
     /// Open zones explicitly
+    #[command(after_help = examples::ZONES_OPEN)]
     Open(NamedZonesArgs),
     /// Close zones
+    #[command(after_help = examples::ZONES_CLOSE)]
     Close(NamedZonesArgs),
     /// Make zones full
+    #[command(after_help = examples::ZONES_FINISH)]
     Finish(NamedZonesArgs),
     /// Empty zones; their data are gone
+    #[command(after_help = examples::ZONES_RESET)]
     Reset(ResetArgs),
     /// Empty all sequential zones; their data are gone
+    #[command(after_help = examples::ZONES_RESET_ALL)]
     ResetAll(ResetAllArgs),
 }
 
@@ -46,8 +53,7 @@ pub(crate) struct SomeZonesArgs {
 pub(crate) struct MapArgs {
     #[arg(value_name = "DEVICE", help = DEVICE_HELP)]
     pub(crate) device: String,
-    /// Show it anew every INTERVAL, 1s unless it is given, until Ctrl-C. A function that another
-    /// process drives through VFIO cannot be watched, a block device can
+    /// Show it anew every INTERVAL, 1s unless it is given, until Ctrl-C
     #[arg(long, value_name = "INTERVAL", num_args = 0..=1, default_missing_value = "1s",
         value_parser = interval)]
     pub(crate) watch: Option<Duration>,

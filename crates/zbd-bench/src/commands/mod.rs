@@ -2,8 +2,10 @@
 
 mod binding;
 mod compare;
+mod completions;
 mod info;
 mod list;
+mod man;
 mod run;
 mod sweep;
 mod verify;
@@ -13,8 +15,10 @@ mod zones;
 
 pub(crate) use binding::{bind, unbind};
 pub(crate) use compare::compare;
+pub(crate) use completions::completions;
 pub(crate) use info::info;
 pub(crate) use list::list;
+pub(crate) use man::man;
 pub(crate) use run::run;
 pub(crate) use sweep::sweep;
 pub(crate) use verify::verify;

@@ -9,6 +9,7 @@ mod frames;
 pub(crate) mod functions;
 pub(crate) mod json;
 pub(crate) mod machine;
+pub(crate) mod man;
 pub(crate) mod sweep;
 pub(crate) mod text;
 pub(crate) mod verify;
@@ -93,8 +94,13 @@ impl Output {
 
 /// Says why the tool fails, on one line of standard error.
 pub(crate) fn complain(failure: &Failure) {
+    let style = colour::FAILURE;
     // Where nobody listens there is nobody to tell.
-    let _ = writeln!(io::stderr(), "zbd-bench: {}", failure.message());
+    let _ = writeln!(
+        anstream::stderr(),
+        "{style}zbd-bench:{style:#} {}",
+        failure.message()
+    );
 }
 
 /// Text that is broken to fit a terminal.

@@ -1,6 +1,6 @@
 //! What the driver warns of, such as that nothing confines a device, on standard error.
 
-use std::{fmt, io};
+use std::fmt;
 
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::{
@@ -8,11 +8,14 @@ use tracing_subscriber::{
     registry::LookupSpan,
 };
 
+use super::colour;
+
 /// Prints warnings and errors of the driver from now on, each on one line.
 pub(crate) fn show() {
     tracing_subscriber::fmt()
         .with_max_level(Level::WARN)
-        .with_writer(io::stderr)
+        // This stream takes colours out where they are not wanted.
+        .with_writer(anstream::stderr)
         .with_ansi(false)
         .event_format(Line)
         .init();
@@ -32,11 +35,11 @@ where
         mut writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
-        let severity = match *event.metadata().level() {
-            Level::ERROR => "error",
-            _ => "warning",
+        let (style, severity) = match *event.metadata().level() {
+            Level::ERROR => (colour::FAILURE, "error"),
+            _ => (colour::WARNING, "warning"),
         };
-        write!(writer, "zbd-bench: {severity}: ")?;
+        write!(writer, "{style}zbd-bench: {severity}:{style:#} ")?;
         context.format_fields(writer.by_ref(), event)?;
         writeln!(writer)
     }
