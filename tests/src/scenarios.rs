@@ -25,6 +25,7 @@ pub mod no_iommu;
 pub mod removal;
 pub mod rings;
 pub mod shim;
+pub mod tool_compare;
 pub mod tool_device;
 pub mod tool_run;
 pub mod tool_verify;
@@ -150,6 +151,11 @@ macro_rules! guest_scenarios {
                     writing_beyond_the_zones_starts_over,
                     interrupted_job_reports_what_it_did,
                     bad_requests_are_refused_and_nothing_is_written,
+                }
+                tool_compare {
+                    one_disk_is_compared_through_both_drivers,
+                    a_sweep_shows_that_the_hypervisor_serialises,
+                    jobs_mix_keep_a_rate_and_turn_zones_over,
                 }
                 tool_zoneops {
                     functions_are_measured_and_left_empty,
