@@ -58,6 +58,7 @@ pub(crate) enum Command {
     #[command(after_help = examples::SWEEP)]
     Sweep(Box<SweepArgs>),
     /// Run the same job on several devices in turn, and say what can be concluded
+    #[command(after_help = examples::COMPARE)]
     Compare(Box<CompareArgs>),
     /// Write to a device, read everything back and compare it with what was reported
     Verify(VerifyArgs),
@@ -128,6 +129,10 @@ mod tests {
     #[test]
     fn the_help_of_every_command_has_examples_that_can_be_typed() {
         for (path, command) in all(&Cli::command(), "") {
+            let shown = command.get_after_help().map(ToString::to_string);
+            let mut lines = shown.iter().flat_map(|help| help.lines());
+            let whole = lines.all(|l| l.chars().count() <= 80 || !l.contains("zbd-bench"));
+            assert!(whole, "{path}: an example is too long for a line");
             let examples = examples(&command);
             assert!((2..=6).contains(&examples.len()), "{path}: {examples:?}");
             for example in examples {

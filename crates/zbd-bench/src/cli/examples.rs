@@ -4,27 +4,32 @@
 //! redirection end it. The manual pages have the same examples.
 
 pub(super) const TOOL: &str = "Examples:
-  zbd-bench                                       how fast is the built-in device?
+  zbd-bench                                       measure the built-in device
   zbd-bench info /dev/vda                         what is known of a device
   zbd-bench zones map /dev/vda                    its zones as a picture
   zbd-bench run --device /dev/vda --op randread   measure it
   zbd-bench sweep --plot appends.svg              appends against depth, drawn
 
 Exit status: 0 done; 1 I/O or verification failed; 2 usage, or a value outside \
-the device's limits; 3 the device cannot be opened or cannot do what is asked.";
+the device's limits; 3 the device cannot be opened or cannot do what is asked";
 
 pub(super) const RUN: &str = "Examples:
   zbd-bench run --depth 1 --runtime 10s           appends, one at a time
   zbd-bench run --bs 64k --iodepth 16 --zones 8   with the names that fio uses
   zbd-bench run --device pci:0000:00:01.0 --op write --destroy
   zbd-bench run --rate-iops 20k --ramp-time 2s    latencies at a steady rate
-  zbd-bench run --format fio --output fio.json    for tools that read what fio writes";
+  zbd-bench run --format fio --output fio.json    for fio's plotting tools";
 
 pub(super) const SWEEP: &str = "Examples:
   zbd-bench sweep                                 appends and writes over depths
   zbd-bench sweep --depths 1,8,64 --zones-list 1,4 --repeat 5
   zbd-bench sweep --device /dev/vda --plot vda.html --destroy
   zbd-bench sweep --ops append --block-sizes 4k,64k --format csv";
+
+pub(super) const COMPARE: &str = "Examples:
+  zbd-bench compare emu: emu:ring=packed          two kinds of rings
+  zbd-bench compare pci:0000:00:01.0 /dev/vda --rebind --op randread
+  zbd-bench compare emu: --against before.json    with what was measured before";
 
 pub(super) const INFO: &str = "Examples:
   zbd-bench info emu:                             the device that is built in
@@ -83,7 +88,7 @@ pub(super) const UNBIND: &str = "Examples:
   sudo zbd-bench unbind pci:0000:00:01.0          as other commands name it";
 
 pub(super) const COMPLETIONS: &str = "Examples:
-  zbd-bench completions bash > ~/.local/share/bash-completion/completions/zbd-bench
+  zbd-bench completions bash > /etc/bash_completion.d/zbd-bench
   zbd-bench completions zsh > ~/.zfunc/_zbd-bench
   zbd-bench completions fish > ~/.config/fish/completions/zbd-bench.fish";
 
