@@ -15,10 +15,10 @@ Examples:
   zbd-bench zoneops emu: --ops finish,reset --repeat 100 --no-load
   zbd-bench zoneops pci:0000:00:01.0 --zones 4 --destroy --format json
 
-Each sample is one request that is alone on the device, from its submission to the poll that \
-finds it completed. Zones are filled for it as need be, and that is not measured. Then the same \
-operations are repeated beside appends, in turn with the appends alone. The zones that were used \
-are empty in the end.";
+Alone, each sample is one operation with nothing else in flight, from its submission to the poll \
+that finds it completed. Zones are filled for it as need be, and that is not measured. Then the \
+operations are repeated beside appends, in turn with the appends alone. In the end the zones that \
+were used are empty.";
 
 /// What zone management costs, and what it does to appends beside it.
 #[derive(Debug, Args)]

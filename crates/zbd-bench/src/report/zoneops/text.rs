@@ -121,13 +121,13 @@ fn beside(finished: &Finished, load: &Load) -> String {
     let mut text = match average_alone(finished) {
         None => String::new(),
         Some(alone) => wrapped(&format!(
-            "Beside {kind}s of {}, depth {}, to {}: alone {} IOPS (rounds {} to {}).",
+            "Beside {kind}s of {}, depth {}, to {}: alone {} IOPS (rounds {}..{}).",
             figures::bytes(plan.block_size.into()),
             plan.depth,
             figures::plural(load.zones.into(), "zone"),
-            figures::rate(alone.median),
-            figures::rate(alone.min),
-            figures::rate(alone.max),
+            figures::count(alone.median as u64),
+            figures::count(alone.min as u64),
+            figures::count(alone.max as u64),
         )),
     };
     let heads = [
