@@ -9,7 +9,8 @@ use crate::{
 
 /// Measures what zone management costs.
 pub(crate) fn zoneops(args: &ZoneopsArgs) -> Result<(), Failure> {
-    let finished = zoneops::run(Plan::resolve(args)?)?;
+    let plan = Plan::resolve(args)?;
+    let finished = zoneops::run(plan, &*super::look(&args.device)?)?;
     match args.format {
         PlainFormat::Text => report::zoneops::text::zoneops(&finished),
         PlainFormat::Json => report::zoneops::json::zoneops(&finished),

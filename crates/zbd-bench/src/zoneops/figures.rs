@@ -1,6 +1,6 @@
 //! What was measured.
 
-use crate::job::latency::Latency;
+use crate::{job::latency::Latency, spread::Spread};
 
 /// The windows of one kind in a round.
 #[derive(Debug)]
@@ -44,14 +44,6 @@ pub(crate) struct AppendFigures {
     pub(crate) iops: f64,
     pub(crate) p50: u64,
     pub(crate) p99: u64,
-}
-
-/// What rounds, or operations, have in common and in what they differ.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Spread {
-    pub(crate) median: f64,
-    pub(crate) min: f64,
-    pub(crate) max: f64,
 }
 
 impl Phase {
@@ -123,18 +115,18 @@ impl Beside {
         self.loaded.add(&round.loaded);
     }
 
-    /// How much of their rate the appends keep, over the rounds.
-    pub(crate) fn iops_ratio(&self) -> Option<Spread> {
+    /// How much of their rate the appends keep, over the rounds, of which there is one at least.
+    pub(crate) fn iops_ratio(&self) -> Spread {
         self.spread(|round| round.loaded.iops / round.alone.iops)
     }
 
     /// How much longer half of the appends take.
-    pub(crate) fn p50_ratio(&self) -> Option<Spread> {
+    pub(crate) fn p50_ratio(&self) -> Spread {
         self.spread(|round| ratio(round.loaded.p50, round.alone.p50))
     }
 
     /// How much longer the slowest of a hundred appends take.
-    pub(crate) fn p99_ratio(&self) -> Option<Spread> {
+    pub(crate) fn p99_ratio(&self) -> Spread {
         self.spread(|round| ratio(round.loaded.p99, round.alone.p99))
     }
 
@@ -147,8 +139,8 @@ impl Beside {
         window >= TURNS * turn
     }
 
-    fn spread(&self, of: impl Fn(&RoundFigures) -> f64) -> Option<Spread> {
-        Spread::of(self.rounds.iter().map(of).collect())
+    fn spread(&self, of: impl Fn(&RoundFigures) -> f64) -> Spread {
+        Spread::of(self.rounds.iter().map(of))
     }
 }
 
@@ -156,29 +148,14 @@ fn ratio(loaded: u64, alone: u64) -> f64 {
     loaded as f64 / alone.max(1) as f64
 }
 
-impl Spread {
-    /// Of these values; `None` if there are none.
-    pub(crate) fn of(mut values: Vec<f64>) -> Option<Self> {
-        values.sort_by(f64::total_cmp);
-        let (min, max) = (*values.first()?, *values.last()?);
-        let middle = values.len() / 2;
-        let median = if values.len().is_multiple_of(2) {
-            f64::midpoint(values[middle - 1], values[middle])
-        } else {
-            values[middle]
-        };
-        Some(Self { median, min, max })
-    }
-
-    /// Whether all values lie below 1, above it, or neither.
-    pub(crate) fn side(&self) -> Side {
-        if self.max < 1.0 {
-            Side::Below
-        } else if self.min > 1.0 {
-            Side::Above
-        } else {
-            Side::Around
-        }
+/// Where the ratios lie, all of them.
+pub(crate) fn side(ratios: Spread) -> Side {
+    if ratios.max < 1.0 {
+        Side::Below
+    } else if ratios.min > 1.0 {
+        Side::Above
+    } else {
+        Side::Around
     }
 }
 
@@ -203,15 +180,11 @@ mod tests {
     }
 
     #[test]
-    fn spread_is_the_median_between_the_extremes() {
-        let spread = |values: &[f64]| Spread::of(values.to_vec());
-        assert_eq!(spread(&[]), None);
-        let three = spread(&[3.0, 1.0, 2.0]).unwrap();
-        assert_eq!((three.min, three.median, three.max), (1.0, 2.0, 3.0));
-        assert_eq!(spread(&[1.0, 2.0]).unwrap().median, 1.5);
-        assert_eq!(three.side(), Side::Around);
-        assert_eq!(spread(&[0.5, 0.9]).unwrap().side(), Side::Below);
-        assert_eq!(spread(&[1.1, 1.9]).unwrap().side(), Side::Above);
+    fn ratios_of_all_rounds_tell_on_which_side_they_lie() {
+        let of = |ratios: [f64; 2]| side(Spread::of(ratios));
+        assert_eq!(of([0.5, 0.9]), Side::Below);
+        assert_eq!(of([0.5, 1.1]), Side::Around);
+        assert_eq!(of([1.1, 1.9]), Side::Above);
     }
 
     #[test]
@@ -224,9 +197,9 @@ mod tests {
                 loaded: phase(2_000_000, ios, 300 * factor),
             });
         }
-        let iops = beside.iops_ratio().unwrap();
+        let iops = beside.iops_ratio();
         assert_eq!((iops.min, iops.median, iops.max), (0.5, 0.5, 0.5));
-        let p99 = beside.p99_ratio().unwrap();
+        let p99 = beside.p99_ratio();
         assert!((p99.median - 3.0).abs() < 0.02, "{p99:?}");
         assert_eq!(beside.alone.ios, 1750);
     }

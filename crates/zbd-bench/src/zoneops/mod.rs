@@ -12,7 +12,6 @@ pub(crate) mod hands;
 pub(crate) mod operation;
 mod pause;
 pub(crate) mod plan;
-mod progress;
 mod session;
 mod stream;
 mod work;
@@ -83,25 +82,21 @@ pub(crate) struct Finished {
     pub(crate) not_emptied: Option<String>,
 }
 
-/// Measures. The device is closed when this returns.
-pub(crate) fn run(plan: Plan) -> Result<Finished, Failure> {
+/// Measures what is asked for on the device of which this is known. It is closed afterwards.
+pub(crate) fn run(plan: Plan, info: &DeviceInfo) -> Result<Finished, Failure> {
     let begun = Instant::now();
-    let opening = |error| Failure::from_device(During::Opening, &error);
-    let spec: DeviceSpec = plan.device.parse().map_err(opening)?;
-    // With little memory first, to see how much is needed for what queues.
-    let info = Arc::clone(first(open(&spec, 1, 1 << 20)?)?.info());
-    plan.check(&info)?;
+    plan.check(info)?;
     let zone_count = info.zoned.as_ref().map_or(0, |zoned| zoned.zone_count);
-    let queues = open(&spec, plan.queues(&info), memory_len(&plan, zone_count))?;
-    let mut queues = queues.into_iter();
-    let operations = first(queues.by_ref())?;
+    let mut queues = open(&plan, plan.queues(info), memory_len(&plan, zone_count))?.into_iter();
+    let operations = queues.next();
+    let operations = operations.ok_or_else(|| Failure::device("the device has no queues"))?;
     let mut session = Session::begin(plan, operations, Stop::on_interrupt)?;
     session.measure(queues.next());
     Ok(session.finish(begun))
 }
 
-fn open(spec: &DeviceSpec, queues: u16, memory_len: usize) -> Result<Vec<IoQueue>, Failure> {
-    let ring = match spec {
+fn open(plan: &Plan, queues: u16, memory_len: usize) -> Result<Vec<IoQueue>, Failure> {
+    let ring = match &plan.spec {
         DeviceSpec::Emulated(config) => usize::from(config.queue_size),
         _ => 1024,
     };
@@ -112,13 +107,8 @@ fn open(spec: &DeviceSpec, queues: u16, memory_len: usize) -> Result<Vec<IoQueue
         ..OpenOptions::default()
     };
     options
-        .open(spec)
+        .open(&plan.spec)
         .map_err(|error| Failure::from_device(During::Opening, &error))
-}
-
-fn first(queues: impl IntoIterator<Item = IoQueue>) -> Result<IoQueue, Failure> {
-    let first = queues.into_iter().next();
-    first.ok_or_else(|| Failure::device("the device has no queues"))
 }
 
 /// What buffers take.

@@ -26,6 +26,7 @@ const MAX_BLOCK_SIZE: u64 = 1 << 30;
 pub(crate) struct Plan {
     /// The device as it was named.
     pub(crate) device: String,
+    pub(crate) spec: DeviceSpec,
     /// Nothing means everything.
     pub(crate) ops: Vec<ZoneOp>,
     pub(crate) repeat: u64,
@@ -107,8 +108,10 @@ impl Plan {
                 "--runtime 0: give a time such as 100ms, or --no-load",
             ));
         }
+        let consent = args.destroy || matches!(spec, DeviceSpec::Emulated(_));
         Ok(Self {
             device: args.device.clone(),
+            spec,
             ops: args.ops.clone(),
             repeat: args.repeat,
             zones: args.zones,
@@ -118,7 +121,7 @@ impl Plan {
             fill_limit: args.fill_limit,
             load: !args.no_load,
             destroy: args.destroy,
-            consent: args.destroy || matches!(spec, DeviceSpec::Emulated(_)),
+            consent,
         })
     }
 

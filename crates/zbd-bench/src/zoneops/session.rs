@@ -11,12 +11,16 @@ use super::{
     hands::{self, Hands, Trouble, Used},
     operation::{self, Operation},
     plan::{Layout, Plan},
-    progress::Progress,
     stream::Stream,
 };
 use crate::{
     failure::{During, Failure, chain},
-    job::{control, latency::Latency, stop::Stop},
+    job::{
+        control,
+        latency::Latency,
+        progress::{Progress, Total},
+        stop::Stop,
+    },
 };
 
 /// The operations, one after the other.
@@ -35,7 +39,33 @@ pub(super) struct Session {
     trouble: Option<Trouble>,
     /// Whether zones can still be managed.
     answers: bool,
+    steps: Steps,
+}
+
+/// How far it is, on the terminal.
+struct Steps {
     progress: Progress,
+    begun: Instant,
+    made: u64,
+}
+
+impl Steps {
+    fn new(steps: u64) -> Self {
+        Self {
+            progress: Progress::new(Total::Steps(steps)),
+            begun: Instant::now(),
+            made: 0,
+        }
+    }
+
+    fn say(&self, what: &str) {
+        self.progress.advance(self.begun.elapsed(), self.made, what);
+    }
+
+    fn made(&mut self, what: &str) {
+        self.made += 1;
+        self.say(what);
+    }
 }
 
 impl Session {
@@ -63,9 +93,9 @@ impl Session {
         };
         let rounds = match layout.appended.is_empty() {
             true => 0,
-            false => beside::ROUNDS as u64 * plan.repeat.max(1),
+            false => beside::ROUNDS as u64,
         };
-        let steps = operations.len() as u64 * (plan.repeat + rounds);
+        let steps = operations.len() as u64 * (1 + rounds);
         Self {
             info,
             appended: used(&layout.appended),
@@ -79,7 +109,7 @@ impl Session {
             notes: Vec::new(),
             trouble: None,
             answers: true,
-            progress: Progress::new(steps),
+            steps: Steps::new(steps),
             plan,
         }
     }
@@ -114,7 +144,7 @@ impl Session {
             if self.hands.stop.is_set() {
                 break;
             }
-            self.progress.say(operation.op().name().to_owned());
+            self.steps.say(operation.op().name());
             let at = self.results.len();
             let (fill, zones) = self.extent(operation);
             self.results.push(Sampled {
@@ -127,6 +157,7 @@ impl Session {
                 beside: None,
             });
             self.sample(operation, at)?;
+            self.steps.made(operation.op().name());
         }
         Ok(())
     }
@@ -191,7 +222,6 @@ impl Session {
                     self.hands.empty(used)?;
                 }
             }
-            self.progress.advance(1);
         }
         for used in self.managed.iter_mut().chain(&mut self.appended) {
             self.hands.empty(used)?;
@@ -244,15 +274,16 @@ impl Session {
                 continue;
             }
             let name = operation.op().name();
-            let (progress, repeat) = (&self.progress, self.plan.repeat);
-            progress.say(format!("{name} beside {}s", kind.name()));
+            let what = format!("{name} beside {}s", kind.name());
+            let steps = &mut self.steps;
+            steps.say(&what);
             let mut figures = figures::Beside::new();
             outcome = pair.measure(
                 operation,
                 &mut self.managed[..at_once],
                 limits,
                 &mut figures,
-                || progress.advance(repeat),
+                || steps.made(&what),
             );
             sampled.beside = (!figures.rounds.is_empty()).then_some(figures);
             if outcome.is_err() {

@@ -7,3 +7,4 @@ mod refusals;
 mod run;
 mod sweep;
 mod verify;
+mod zoneops;

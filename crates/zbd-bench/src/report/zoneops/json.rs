@@ -5,16 +5,20 @@ use serde::Serialize;
 use crate::{
     failure::Failure,
     job::latency::Latency,
-    report::{SCHEMA, device::DeviceRecord, print_json},
+    report::{
+        SCHEMA, device::DeviceRecord, json::LatencyRecord, machine::MachineRecord, print_json,
+    },
+    spread::Spread,
     zoneops::{
         Finished, Load, Sampled,
-        figures::{AppendFigures, Beside, Phase, RoundFigures, Spread},
+        figures::{AppendFigures, Beside, Phase, RoundFigures},
     },
 };
 
 #[derive(Serialize)]
 struct Document {
     schema: &'static str,
+    machine: MachineRecord,
     device: DeviceRecord,
     config: Config,
     interrupted: bool,
@@ -67,35 +71,16 @@ struct ResultRecord {
     beside: Option<BesideRecord>,
 }
 
-#[derive(Serialize)]
-struct LatencyRecord {
-    min: u64,
-    mean: f64,
-    p50: u64,
-    p90: u64,
-    p99: u64,
-    p99_9: u64,
-    p99_99: u64,
-    max: u64,
-}
-
 /// The appends with the operation and without, and the operation with the appends.
 #[derive(Serialize)]
 struct BesideRecord {
-    iops_ratio: Option<SpreadRecord>,
-    p50_ratio: Option<SpreadRecord>,
-    p99_ratio: Option<SpreadRecord>,
+    iops_ratio: Spread,
+    p50_ratio: Spread,
+    p99_ratio: Spread,
     alone: PhaseRecord,
     loaded: PhaseRecord,
     operation: OperationRecord,
     rounds: Vec<RoundRecord>,
-}
-
-#[derive(Serialize)]
-struct SpreadRecord {
-    median: f64,
-    min: f64,
-    max: f64,
 }
 
 #[derive(Serialize)]
@@ -178,26 +163,16 @@ impl From<&Sampled> for ResultRecord {
 
 /// What is known of latencies: nothing, if there are none.
 fn latency(latency: &Latency) -> Option<LatencyRecord> {
-    (latency.count() > 0).then(|| LatencyRecord {
-        min: latency.min(),
-        mean: latency.mean(),
-        p50: latency.percentile(50.0),
-        p90: latency.percentile(90.0),
-        p99: latency.percentile(99.0),
-        p99_9: latency.percentile(99.9),
-        p99_99: latency.percentile(99.99),
-        max: latency.max(),
-    })
+    (latency.count() > 0).then(|| LatencyRecord::from(latency))
 }
 
 impl From<&Beside> for BesideRecord {
     fn from(beside: &Beside) -> Self {
-        let spread = |spread: Option<Spread>| spread.map(SpreadRecord::from);
         let operations = &beside.loaded.operations;
         Self {
-            iops_ratio: spread(beside.iops_ratio()),
-            p50_ratio: spread(beside.p50_ratio()),
-            p99_ratio: spread(beside.p99_ratio()),
+            iops_ratio: beside.iops_ratio(),
+            p50_ratio: beside.p50_ratio(),
+            p99_ratio: beside.p99_ratio(),
             alone: PhaseRecord::from(&beside.alone),
             loaded: PhaseRecord::from(&beside.loaded),
             operation: OperationRecord {
@@ -206,12 +181,6 @@ impl From<&Beside> for BesideRecord {
             },
             rounds: beside.rounds.iter().map(RoundRecord::from).collect(),
         }
-    }
-}
-
-impl From<Spread> for SpreadRecord {
-    fn from(Spread { median, min, max }: Spread) -> Self {
-        Self { median, min, max }
     }
 }
 
@@ -245,6 +214,7 @@ impl From<&RoundFigures> for RoundRecord {
 pub(crate) fn zoneops(finished: &Finished) -> Result<(), Failure> {
     print_json(&Document {
         schema: SCHEMA,
+        machine: MachineRecord::here(),
         device: DeviceRecord::from(&*finished.info),
         config: Config::new(finished),
         interrupted: finished.interrupted,

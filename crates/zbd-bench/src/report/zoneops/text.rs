@@ -7,11 +7,12 @@ use zbd_core::{AppendSupport, Backend};
 use crate::{
     failure::Failure,
     job::select,
-    report::{figures, print, table},
+    report::{figures, machine::MachineRecord, print, table, wrapped},
+    spread::Spread,
     zoneops::{
         Finished, Load, Sampled,
         call::report_requests,
-        figures::{Beside, Side, Spread},
+        figures::{Beside, Side, side},
         operation::{Fill, Operation},
         plan,
     },
@@ -19,8 +20,8 @@ use crate::{
 
 /// From so many samples on the slowest of a hundred is told apart from the slowest of all.
 const ENOUGH_FOR_P99: u64 = 100;
-/// Where lines of text end.
-const WIDTH: usize = 78;
+/// From so many rounds on something is concluded from what they have in common.
+const ENOUGH_ROUNDS: usize = 3;
 
 /// Prints what was measured.
 pub(crate) fn zoneops(finished: &Finished) -> Result<(), Failure> {
@@ -33,6 +34,8 @@ pub(crate) fn zoneops(finished: &Finished) -> Result<(), Failure> {
     }
     text.push('\n');
     text += &sentences(finished);
+    text.push('\n');
+    text += &MachineRecord::here().text();
     print(&text)
 }
 
@@ -143,7 +146,7 @@ fn beside(finished: &Finished, load: &Load) -> String {
             continue;
         };
         let operations = &beside.loaded.operations;
-        let telling = |of: Option<Spread>| match beside.is_telling(plan.depth) {
+        let telling = |of: Spread| match beside.is_telling(plan.depth) {
             true => spread(of),
             false => "too short".to_owned(),
         };
@@ -177,10 +180,7 @@ fn repeated(sampled: &Sampled) -> String {
 }
 
 /// A ratio with its extremes.
-fn spread(spread: Option<Spread>) -> String {
-    let Some(Spread { median, min, max }) = spread else {
-        return "-".to_owned();
-    };
+fn spread(Spread { median, min, max }: Spread) -> String {
     format!("{} ({}..{})", ratio(median), ratio(min), ratio(max))
 }
 
@@ -199,7 +199,9 @@ fn average_alone(finished: &Finished) -> Option<Spread> {
         .iter()
         .filter_map(|one| one.beside.as_ref());
     let rounds = besides.flat_map(|beside| &beside.rounds);
-    Spread::of(rounds.map(|round| round.alone.iops).collect())
+    let mut rounds = rounds.map(|round| round.alone.iops).peekable();
+    rounds.peek()?;
+    Some(Spread::of(rounds))
 }
 
 fn sentences(finished: &Finished) -> String {
@@ -324,15 +326,15 @@ fn load_sentences(finished: &Finished, load: &Load, say: &mut impl FnMut(&str)) 
 
 /// What can be said of the influence, and what cannot.
 fn conclusion(finished: &Finished, kind: &str) -> String {
-    let on_side = |side: Side, of: fn(&Beside) -> Option<Spread>| -> Vec<String> {
+    let on_side = |wanted: Side, of: fn(&Beside) -> Spread| -> Vec<String> {
         let results = finished.results.iter();
         results
             .filter(|one| {
                 let beside = one.beside.as_ref();
-                let telling = beside.filter(|beside| beside.is_telling(finished.plan.depth));
-                telling
-                    .and_then(of)
-                    .is_some_and(|spread| spread.side() == side)
+                let telling = beside.filter(|beside| {
+                    beside.is_telling(finished.plan.depth) && beside.rounds.len() >= ENOUGH_ROUNDS
+                });
+                telling.is_some_and(|beside| side(of(beside)) == wanted)
             })
             .map(|one| repeated(one).replace(", ", " "))
             .collect()
@@ -375,27 +377,6 @@ fn end_sentence(finished: &Finished, say: &mut impl FnMut(&str)) {
     });
 }
 
-/// A sentence in lines that a terminal shows whole.
-fn wrapped(sentence: &str) -> String {
-    let mut text = String::new();
-    let mut width = 0;
-    for word in sentence.split_whitespace() {
-        let len = word.chars().count();
-        if width > 0 && width + 1 + len > WIDTH {
-            text.push('\n');
-            width = 0;
-        }
-        if width > 0 {
-            text.push(' ');
-            width += 1;
-        }
-        text += word;
-        width += len;
-    }
-    text.push('\n');
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -405,15 +386,5 @@ mod tests {
         assert_eq!(ratio(0.994), "0.99");
         assert_eq!(ratio(9.999), "10.0");
         assert_eq!(ratio(123.4), "123");
-    }
-
-    #[test]
-    fn lines_break_between_words_before_the_terminal_ends() {
-        let text = wrapped(&"word ".repeat(100));
-        assert!(
-            text.lines()
-                .all(|line| line.len() <= WIDTH && !line.ends_with(' '))
-        );
-        assert_eq!(text.split_whitespace().count(), 100);
     }
 }

@@ -1,59 +1,24 @@
-//! `zbd-bench zoneops` as its users meet it, on the emulated device.
-
-use std::{
-    process::{Child, Command, Output, Stdio},
-    thread,
-    time::Duration,
-};
+//! `zbd-bench zoneops`.
 
 use serde_json::{Value, json};
+
+use crate::harness::{self, assert_refused, interrupt, start, text};
 
 /// Small zones, so that filling them takes no time.
 const SMALL: &str = "emu:zones=16,zone-size=512k,conventional=2";
 /// As fast as it goes.
 const QUICK: &str = "--repeat 3 --runtime 2ms";
 
-fn tool(arguments: &str) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_zbd-bench"));
-    command.arg("zoneops").args(arguments.split_whitespace());
-    command
-}
-
-fn run(arguments: &str) -> Output {
-    tool(arguments).output().expect("the tool starts")
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8(bytes.to_vec()).expect("the tool prints text")
-}
-
-/// The output of a command that succeeds in silence.
 #[track_caller]
 fn stdout(arguments: &str) -> String {
-    let output = run(arguments);
-    assert_eq!(text(&output.stderr), "", "{arguments}");
-    assert_eq!(output.status.code(), Some(0), "{arguments}");
-    text(&output.stdout)
+    harness::stdout(&format!("zoneops {arguments}"))
 }
 
 #[track_caller]
 fn json(arguments: &str) -> Value {
-    let document: Value = serde_json::from_str(&stdout(&format!("{arguments} --format json")))
-        .expect("the tool prints JSON");
+    let document = harness::json(&format!("zoneops {arguments} --format json"));
     assert_eq!(document["schema"], "zbd-bench/1");
     document
-}
-
-#[track_caller]
-fn assert_refused(arguments: &str, code: i32, words: &[&str]) {
-    let output = run(arguments);
-    let message = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(code), "{arguments}: {message}");
-    assert_eq!(message.lines().count(), 1, "{arguments}: {message}");
-    for word in words {
-        assert!(message.contains(word), "{arguments}: {message}");
-    }
-    assert_eq!(text(&output.stdout), "", "{arguments}");
 }
 
 fn results(document: &Value) -> &Vec<Value> {
@@ -157,54 +122,27 @@ fn only_what_is_asked_for_is_measured() {
 }
 
 #[test]
-fn a_store_holds_empty_zones_afterwards_and_what_was_elsewhere() {
-    let directory = tempfile();
-    let device = format!("emu:zones=8,zone-size=256k,store={directory}/disk");
-    let zones = |arguments: &str| {
-        let output = Command::new(env!("CARGO_BIN_EXE_zbd-bench"))
-            .args(["zones"])
-            .args(arguments.split_whitespace())
-            .output();
-        output.expect("the tool starts").status.code()
+fn zones_that_were_used_are_empty_afterwards_and_others_as_before() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let disk = directory.path().join("disk").display().to_string();
+    let device = format!("emu:zones=8,zone-size=256k,store={disk}");
+    let states = || -> Vec<String> {
+        let report = harness::json(&format!("zones report {device} --format json"));
+        let zones = report["zones"].as_array().expect("zones");
+        let states = zones.iter().map(|zone| zone["state"].as_str());
+        states
+            .map(|state| state.expect("a state").to_owned())
+            .collect()
     };
-    assert_eq!(
-        zones(&format!("finish {device} --zone 0 --zone 7")),
-        Some(0)
-    );
-    // Without reset-all only the zones that are used are emptied.
+    harness::stdout(&format!("zones finish {device} --zone 0 --zone 7"));
     let options = format!("{QUICK} --zones 4 --ops open,close,finish,reset,flush");
-    assert_eq!(
-        json(&format!("{device} {options}"))["zones_left_empty"],
-        true
-    );
-    let report = |device: &str| {
-        let output = Command::new(env!("CARGO_BIN_EXE_zbd-bench"))
-            .args(["zones", "report", device, "--format", "json"])
-            .output()
-            .expect("the tool starts");
-        let document: Value = serde_json::from_slice(&output.stdout).expect("JSON");
-        let zones = document["zones"].as_array().expect("zones").clone();
-        let states = zones
-            .iter()
-            .map(|zone| zone["state"].as_str().unwrap_or("?").to_owned());
-        states.collect::<Vec<_>>()
-    };
+    let document = json(&format!("{device} {options}"));
+    assert_eq!(document["zones_left_empty"], true);
     let mut expected = vec!["empty"; 8];
     expected[7] = "full";
-    assert_eq!(report(&device), expected);
-    assert_eq!(
-        json(&format!("{device} {QUICK} --zones 4"))["zones_left_empty"],
-        true
-    );
-    assert_eq!(report(&device), ["empty"; 8], "reset-all is not choosy");
-    std::fs::remove_dir_all(directory).expect("the directory is ours");
-}
-
-/// A directory of this test's own.
-fn tempfile() -> String {
-    let path = std::env::temp_dir().join(format!("zbd-zoneops-{}", std::process::id()));
-    std::fs::create_dir_all(&path).expect("a directory can be made");
-    path.to_str().expect("its name is text").to_owned()
+    assert_eq!(states(), expected);
+    json(&format!("{device} {QUICK} --zones 4"));
+    assert_eq!(states(), ["empty"; 8], "reset-all is not choosy");
 }
 
 #[test]
@@ -354,38 +292,22 @@ fn what_makes_no_sense_is_refused() {
         ("emu: --runtime 0", "--runtime 0"),
         ("nonsense", "nonsense"),
     ] {
-        assert_refused(arguments, 2, &[word]);
+        assert_refused(&format!("zoneops {arguments}"), 2, word);
     }
-    for (arguments, words) in [
-        ("emu:model=none", ["not a zoned device", ""]),
-        ("emu:conventional=64", ["no sequential zones", ""]),
-        ("emu:readonly=on", ["read-only", "zones report"]),
-        ("/dev/null", ["/dev/null", ""]),
+    for (arguments, word) in [
+        ("emu:model=none", "not a zoned device"),
+        ("emu:conventional=64", "no sequential zones"),
+        ("emu:readonly=on", "zones report works"),
+        ("/dev/null", "/dev/null"),
     ] {
-        assert_refused(arguments, 3, &words);
+        assert_refused(&format!("zoneops {arguments}"), 3, word);
     }
-}
-
-fn start(arguments: &str) -> Child {
-    let child = tool(arguments)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("the tool starts");
-    thread::sleep(Duration::from_millis(700));
-    child
-}
-
-fn interrupt(child: &Child) {
-    let id = child.id().to_string();
-    let status = Command::new("kill").args(["-INT", &id]).status();
-    assert!(status.expect("kill runs").success());
 }
 
 #[test]
 fn an_interrupted_measurement_prints_what_it_has() {
     for options in ["--runtime 60s", "--no-load --repeat 100000000"] {
-        let child = start(&format!("{SMALL} --format json {options}"));
+        let child = start(&format!("zoneops {SMALL} --format json {options}"));
         interrupt(&child);
         let output = child.wait_with_output().expect("the tool ends");
         assert_eq!(text(&output.stderr), "");
