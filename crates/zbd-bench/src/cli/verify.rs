@@ -12,15 +12,17 @@ use super::{DEVICE_HELP, PlainFormat, values::time};
   zbd-bench verify pci:0000:00:01.0 --duration 1h --destroy
   zbd-bench verify emu:fault=flip-bit@100         what a failure looks like
 
-Many tasks append records that say themselves what they are and where they belong, zones are opened, \
-closed, finished and reset meanwhile, and then everything is read back and compared with what the \
-device reported. Then comes the next round, and now and then the device is flushed, closed and opened \
-again. The seed decides everything but the order in which the appends of different tasks land.")]
+Many tasks append records of a block to 1 MiB that say what they are and where
+they belong; zones are opened, closed, finished and reset meanwhile. Then all of
+it is read back and compared with what the device reported, and the next round
+begins. Now and then the device is flushed, closed and opened again.
+
+The seed decides everything but which task writes which record, and in which
+order those in flight land.")]
 pub(crate) struct VerifyArgs {
     #[arg(value_name = "DEVICE", help = DEVICE_HELP)]
     pub(crate) device: String,
-    /// For how long to begin new rounds, and to write in the last one [default: 10s, or without
-    /// end if --rounds is given]
+    /// For how long to write [default: 10s; with --rounds as long as those take]
     #[arg(long, visible_alias = "runtime", value_name = "TIME", value_parser = time)]
     pub(crate) duration: Option<Duration>,
     /// End after so many rounds

@@ -301,3 +301,6 @@ impl Read {
             .read_at((self.before + index) as usize * SECTOR, bytes);
     }
 }
+
+#[cfg(test)]
+mod tests;

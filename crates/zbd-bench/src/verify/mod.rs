@@ -227,7 +227,7 @@ async fn rounds(shared: &Rc<Shared>, medium: &Medium, limits: &Limits) {
             return;
         }
     }
-    if !is_fresh {
+    if !is_fresh && !shared.is_ended() {
         reopen(shared, medium, zones).await;
     }
 }
