@@ -1,6 +1,7 @@
 //! The command line as it is written, before anything is made of it.
 
 mod binding;
+mod check;
 mod compare;
 mod completions;
 mod examples;
@@ -19,6 +20,7 @@ mod zones;
 use clap::{Parser, Subcommand, ValueEnum};
 
 pub(crate) use binding::{BindArgs, UnbindArgs};
+pub(crate) use check::{CheckArgs, CheckFormat};
 pub(crate) use compare::CompareArgs;
 pub(crate) use completions::CompletionsArgs;
 pub(crate) use info::InfoArgs;
@@ -62,6 +64,8 @@ pub(crate) enum Command {
     Compare(Box<CompareArgs>),
     /// Write to a device, read everything back and compare it with what was reported
     Verify(VerifyArgs),
+    /// Look whether a device conforms to VIRTIO 1.3, requirement by requirement
+    Check(CheckArgs),
     /// Show what is known of a device: limits, queues, features
     #[command(after_help = examples::INFO)]
     Info(InfoArgs),

@@ -63,6 +63,7 @@ fn dispatch(cli: Cli, matches: &ArgMatches) -> Result<(), Failure> {
         Some(Command::Sweep(args)) => commands::sweep(&args),
         Some(Command::Compare(args)) => commands::compare(&args),
         Some(Command::Verify(args)) => commands::verify(&args),
+        Some(Command::Check(args)) => commands::check(&args),
         Some(Command::Info(args)) => commands::info(&args),
         Some(Command::Zones(args)) => commands::zones(&args.action),
         Some(Command::Zoneops(args)) => commands::zoneops(&args),

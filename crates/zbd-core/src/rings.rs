@@ -151,7 +151,10 @@ impl RingOptions {
     }
 
     /// Which of the ring features that device `name` offers are accepted.
-    pub(crate) fn accepted(&self, name: &str, offered: Features) -> Result<Features> {
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`] if one is not offered that is [always](Use::Always) used.
+    pub fn accepted(&self, name: &str, offered: Features) -> Result<Features> {
         let mut accepted = Features::NONE;
         for (option, wanted) in OPTIONS.iter().zip(self.values()) {
             let is_offered = offered.contains(option.feature);

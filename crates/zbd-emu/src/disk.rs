@@ -181,7 +181,7 @@ impl Disk {
         dma: &DmaMap,
     ) -> Result<Outcome, Broken> {
         let mut outcome = match request.kind {
-            _ if self.refuses(request) => Outcome::of(status::IOERR),
+            _ if self.refuses(request, features) => Outcome::of(status::IOERR),
             request::IN => {
                 let outcome = self.read(request, dma)?;
                 if outcome.status == status::OK {
@@ -224,8 +224,10 @@ impl Disk {
 
     /// Whether the request is an I/O error whatever it asks for: it would change a medium that is
     /// read-only, or its data are cut into more or larger pieces than the device said it takes.
+    ///
+    /// What the device does not know, or has no feature for, is unsupported all the same.
     #[inline]
-    fn refuses(&self, request: &Request<'_>) -> bool {
+    fn refuses(&self, request: &Request<'_>, features: u64) -> bool {
         let limits = self.segments;
         if !self.restricted {
             return false;
@@ -240,21 +242,19 @@ impl Disk {
             .filter(|(_, len)| *len != 0)
             .inspect(|_| count += 1)
             .any(|(_, len)| len > longest);
-        let changes = !matches!(
-            request.kind,
-            request::IN
-                | request::FLUSH
-                | request::GET_ID
-                | request::GET_LIFETIME
-                | request::ZONE_REPORT
-        );
+        let changes = match request.kind {
+            request::OUT => true,
+            request::FLUSH | request::GET_LIFETIME | request::ZONE_REPORT => false,
+            kind => features & feature_of(kind) != 0,
+        };
         self.read_only && changes || too_long || count > most
     }
 
     #[inline]
     fn append(&mut self, request: &Request<'_>, dma: &DmaMap) -> Result<Outcome, Broken> {
         if !request.has_location() {
-            return Err(Broken("an append without room for its location"));
+            // §5.2.6: an error of the driver, which is answered as long as there is a status byte.
+            return Ok(Outcome::of(status::IOERR));
         }
         // §5.2.6.2, in the order of the text.
         if self.max_append_sectors == 0 {

@@ -32,6 +32,7 @@ use crate::{
 mod life;
 mod memory;
 mod packed;
+mod raw;
 mod split;
 #[cfg(test)]
 mod tests;

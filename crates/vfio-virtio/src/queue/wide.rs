@@ -55,10 +55,19 @@ struct Record {
 }
 
 /// A descriptor to be.
-struct Part {
-    address: Iova,
-    len: u32,
-    flags: u16,
+pub(super) struct Part {
+    pub(super) address: Iova,
+    pub(super) len: u32,
+    pub(super) flags: u16,
+}
+
+/// Whose indirect table a request's descriptors go into.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Table {
+    /// The slot's, if they fit and are laid out as most are.
+    SlotWherePossible,
+    /// One of the request's own.
+    Own,
 }
 
 impl Wide {
@@ -78,6 +87,19 @@ impl Wide {
 
     pub(super) fn chains(&self) -> Chains {
         self.chains
+    }
+
+    /// Notes what the request in slot `id` takes: the slots up to `last`, and `count` descriptors, of
+    /// which the device may write `written` bytes.
+    #[inline]
+    pub(super) fn note(&mut self, id: u32, last: u32, count: usize, written: u32) {
+        let record = &mut self.records[id as usize];
+        record.descriptors = match self.chains {
+            Chains::Indirect => 1,
+            Chains::Direct => count as u16,
+        };
+        record.last = last;
+        record.written_limit = written + 1;
     }
 
     /// Leaves no slot to take.
@@ -161,7 +183,7 @@ impl<C: Copy + Default> Virtqueue<C> {
         let placed = match unusable {
             Some(refusal) => Err(refusal),
             None if segments + 2 > self.slots.len() => Err(Refusal::TooManySegments(segments)),
-            None => self.place(segments + 2),
+            None => self.place(segments + 2, Table::SlotWherePossible),
         };
         let (id, last) = match placed {
             Ok(slots) => slots,
@@ -182,13 +204,7 @@ impl<C: Copy + Default> Virtqueue<C> {
         slot.written_limit = 0;
         slot.context = context;
         slot.position = self.pushed;
-        let record = &mut self.wide.records[id as usize];
-        record.descriptors = match self.wide.chains {
-            Chains::Indirect => 1,
-            Chains::Direct => segments as u16 + 2,
-        };
-        record.last = last;
-        record.written_limit = written + tail.len() + 1;
+        self.wide.note(id, last, segments + 2, written + tail.len());
         let part = |segment: Segment| Part {
             address: segment.iova,
             len: segment.len_bytes,
@@ -222,7 +238,7 @@ impl<C: Copy + Default> Virtqueue<C> {
     /// Why a buffer that the request path does not know cannot be used, if it cannot. One that may
     /// not be written is always such.
     #[inline(never)]
-    fn unusable(&self, buffer: &DmaBuffer, flags: u16) -> Option<Refusal> {
+    pub(super) fn unusable(&self, buffer: &DmaBuffer, flags: u16) -> Option<Refusal> {
         if buffer.device_id() != self.core.arena().device_id() {
             return Some(Refusal::Foreign);
         }
@@ -279,7 +295,7 @@ impl<C: Copy + Default> Virtqueue<C> {
 
     /// Takes what a request of `count` descriptors needs: the first and the last of its slots.
     #[inline]
-    fn place(&mut self, count: usize) -> Result<(u32, u32), Refusal> {
+    pub(super) fn place(&mut self, count: usize, table: Table) -> Result<(u32, u32), Refusal> {
         let is_deep = self.in_flight() >= self.slots();
         let (first_free, slots) = match (self.wide.chains, &self.ring) {
             (Chains::Indirect, _) => (&mut self.free, 1),
@@ -295,7 +311,7 @@ impl<C: Copy + Default> Virtqueue<C> {
         }
         if self.wide.chains == Chains::Direct {
             self.wide.descriptors_left -= count as u16;
-        } else if count > CHAIN_LEN {
+        } else if count > CHAIN_LEN || table == Table::Own {
             let table = &mut self.wide.records[first as usize].table;
             let len = count * Descriptor::LEN;
             if table.as_ref().is_none_or(|table| table.capacity() < len) {
@@ -315,7 +331,7 @@ impl<C: Copy + Default> Virtqueue<C> {
 
     /// Writes a request's descriptors and puts it into the ring.
     #[inline]
-    fn write_chain(&mut self, id: u32, parts: &[Part]) {
+    pub(super) fn write_chain(&mut self, id: u32, parts: &[Part]) {
         let record = &mut self.wide.records[id as usize];
         match (&mut self.ring, self.wide.chains) {
             (Ring::Split(ring), Chains::Indirect) => {

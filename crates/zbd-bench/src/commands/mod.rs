@@ -1,6 +1,7 @@
 //! One file a command.
 
 mod binding;
+mod check;
 mod compare;
 mod completions;
 mod info;
@@ -14,6 +15,7 @@ mod zoneops;
 mod zones;
 
 pub(crate) use binding::{bind, unbind};
+pub(crate) use check::check;
 pub(crate) use compare::compare;
 pub(crate) use completions::completions;
 pub(crate) use info::info;

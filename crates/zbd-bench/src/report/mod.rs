@@ -1,5 +1,6 @@
 //! What the tool prints.
 
+pub(crate) mod check;
 mod colour;
 pub(crate) mod compare;
 pub(crate) mod device;

@@ -65,14 +65,14 @@ fn requests_without_header_or_status_break_the_device() {
 }
 
 #[test]
-fn an_append_without_room_for_its_location_breaks_the_device() {
-    let mut rig = rig();
-    rig.put_header(DATA, APPEND, 0);
-    rig.lay_out(0, 0, DATA, 4096, &[8]);
-    assert_eq!(
-        rig.breaks_with(0),
-        "an append without room for its location"
-    );
+fn an_append_without_room_for_its_location_is_an_io_error() {
+    for room in [1, 7] {
+        let mut rig = Rig::ready("");
+        let answer = rig.request(APPEND, 0, &[1; 4096], room);
+        assert_eq!((answer.status, answer.used_len), (1, room + 1));
+        // Nothing was written: the next one is the zone's first.
+        assert_eq!(rig.request(APPEND, 0, &[1; 4096], 0).sector(), 0);
+    }
 }
 
 #[test]
