@@ -9,7 +9,8 @@ use crate::{
     exchange::Answered,
     facts,
     outcome::{Finding, Verdict, not_applicable, require, undecidable},
-    request::{Answer, Request},
+    pattern::pattern,
+    request::{Answer, Request, append},
     session::{Session, Trouble, negotiate},
     wire::{BLOCK_DEVICE, REPORT_ENTRY, SECTOR, feature, kind, status},
     zone::{Report, SWR, State, Zone},
@@ -31,6 +32,8 @@ pub(crate) struct Subject {
     zones: Option<Result<Vec<Zone>, String>>,
     /// The zones, by number, that may not be empty because of a check.
     touched: BTreeSet<u64>,
+    /// The least length of an append that succeeds, once it is known.
+    append_len: Option<usize>,
     /// Why the device cannot be set up any more.
     dead: Option<String>,
 }
@@ -69,6 +72,7 @@ impl Subject {
             trail: Vec::new(),
             zones: None,
             touched: BTreeSet::new(),
+            append_len: None,
             dead: None,
         })
     }
@@ -234,8 +238,15 @@ impl Subject {
     }
 
     fn touch(&mut self, request: &Request) {
+        const CHANGING: [u32; 5] = [
+            kind::OUT,
+            kind::APPEND,
+            kind::OPEN,
+            kind::CLOSE,
+            kind::FINISH,
+        ];
         let sectors = self.device.zone_sectors();
-        if sectors == 0 || [kind::IN, kind::REPORT].contains(&request.kind) {
+        if sectors == 0 || !CHANGING.contains(&request.kind) {
             return;
         }
         let zone = request.sector / sectors;
@@ -411,6 +422,26 @@ impl Subject {
             0 => not_applicable("max_append_sectors is 0: the device takes no appends"),
             _ => Ok(zones),
         }
+    }
+
+    /// The length of appends that succeed where nothing is wrong: what is refused is not to be so for
+    /// its alignment. Most devices take `write_granularity`, as they should.
+    pub(crate) fn append_len(&mut self) -> Verdict<usize> {
+        if let Some(len) = self.append_len {
+            return Ok(len);
+        }
+        let zone = self.appendable(1)?[0];
+        let most = (self.device.max_append_sectors() * SECTOR).min(64 << 10);
+        let mut len = self.device.unit();
+        while len as u64 <= most {
+            let answer = self.run(&append(zone.start, pattern(1, len)))?;
+            if answer.status() == status::OK {
+                self.append_len = Some(len);
+                return Ok(len);
+            }
+            len *= 2;
+        }
+        undecidable("no append of up to 64 KiB succeeds")
     }
 
     /// A conventional zone, if there is one.

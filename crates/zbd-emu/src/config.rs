@@ -4,6 +4,7 @@ mod display;
 mod fault;
 mod offer;
 mod parse;
+mod quirk;
 mod resolve;
 #[cfg(test)]
 mod tests;
@@ -11,6 +12,7 @@ mod tests;
 use std::{path::PathBuf, time::Duration};
 
 pub use fault::{DataFault, DataFaultKind, Recurrence};
+pub use quirk::Quirk;
 pub(crate) use resolve::{Resolved, SERIAL_BYTES, SegmentLimits};
 
 /// The zoned model that the device presents (VIRTIO 1.3 §5.2.5).
@@ -83,7 +85,9 @@ pub enum Switch {
 /// The keys: `zones`, `size`, `zone-size`, `zone-cap`, `conventional`, `max-open`, `max-active`,
 /// `max-append`, `block-size`, `model=hm|ha|none`, `queues`, `queue-size`, `ring=split|packed`,
 /// `vectors`, `serial`, `size-max`, `seg-max`, `store=mem|null|PATH`, `cache`, `latency`,
-/// `fault=KIND@N+KIND@every:N` ([`DataFaultKind`] has the kinds), and with `on` or `off`: `indirect`, `event-idx`, `in-order`, `notification-data`, `notif-config-data`,
+/// `fault=KIND@N+KIND@every:N` ([`DataFaultKind`] has the kinds), `quirks=NAME+NAME` ([`Quirk`] has
+/// the names), and with `on` or `off`: `indirect`, `event-idx`, `in-order`, `notification-data`,
+/// `notif-config-data`,
 /// `order-platform`, `flush`, `discard`, `write-zeroes`, `secure-erase`, `lifetime`, `readonly`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EmulatedConfig {
@@ -170,6 +174,9 @@ pub struct EmulatedConfig {
     /// What is done wrong with data, for those who want to see whether that is noticed. A device
     /// that keeps no data has nothing to do wrong.
     pub faults: Vec<DataFault>,
+    /// In which ways the device deviates from the specification, for those who want to see whether
+    /// that is noticed.
+    pub quirks: Vec<Quirk>,
 }
 
 impl Default for EmulatedConfig {
@@ -208,6 +215,7 @@ impl Default for EmulatedConfig {
             cache_bytes: None,
             latency: Duration::ZERO,
             faults: Vec::new(),
+            quirks: Vec::new(),
         }
     }
 }

@@ -17,7 +17,7 @@ pub(crate) use poll::Look;
 
 use crate::{
     chain::Chain,
-    config::{Resolved, Switch, ZoneModel},
+    config::{Quirk, Resolved, Switch, ZoneModel},
     disk::Disk,
     fault::Faults,
     interrupts::{Interrupts, NO_VECTOR},
@@ -154,7 +154,8 @@ impl Device {
     fn acceptable(&self) -> bool {
         let accepted = self.driver_features;
         let mut required = feature::VERSION_1 | feature::ACCESS_PLATFORM;
-        if self.config.model == ZoneModel::HostManaged {
+        let is_optional = self.config.quirks.contains(&Quirk::ZonedOptional);
+        if self.config.model == ZoneModel::HostManaged && !is_optional {
             required |= feature::ZONED;
         }
         accepted & !self.config.features == 0 && accepted & required == required

@@ -2,6 +2,7 @@
 
 mod faulty;
 pub(crate) mod limits;
+mod quirky;
 mod ranges;
 #[cfg(test)]
 mod tests;
@@ -11,7 +12,7 @@ use vfio_virtio::{Error, ErrorKind};
 
 use crate::{
     chain::{Broken, Buffers},
-    config::{Resolved, SERIAL_BYTES, SegmentLimits},
+    config::{Quirk, Resolved, SERIAL_BYTES, SegmentLimits},
     fault::DataFaults,
     memory::DmaMap,
     request::Request,
@@ -67,8 +68,9 @@ pub(crate) struct Disk {
     serial: [u8; SERIAL_BYTES],
     segments: SegmentLimits,
     read_only: bool,
-    /// Whether it is read-only or its segments are limited: what every request asks.
+    /// Whether it is read-only, its segments are limited, or it has quirks: what every request asks.
     restricted: bool,
+    quirks: Vec<Quirk>,
     faults: Option<Box<DataFaults>>,
     /// Whether every change is durable before it is answered.
     writethrough: bool,
@@ -93,7 +95,9 @@ impl Disk {
             read_only: config.features & feature::RO != 0,
             restricted: config.features & feature::RO != 0
                 || config.segments.len_bytes.is_some()
-                || config.segments.count.is_some(),
+                || config.segments.count.is_some()
+                || !config.quirks.is_empty(),
+            quirks: config.quirks.clone(),
             faults: DataFaults::new(&config.faults),
             writethrough: false,
         })
@@ -180,6 +184,19 @@ impl Disk {
         features: u64,
         dma: &DmaMap,
     ) -> Result<Outcome, Broken> {
+        if self.restricted && !self.quirks.is_empty() {
+            return self.execute_quirkily(request, features, dma);
+        }
+        self.execute_rightly(request, features, dma)
+    }
+
+    #[inline]
+    fn execute_rightly(
+        &mut self,
+        request: &Request<'_>,
+        features: u64,
+        dma: &DmaMap,
+    ) -> Result<Outcome, Broken> {
         let mut outcome = match request.kind {
             _ if self.refuses(request, features) => Outcome::of(status::IOERR),
             request::IN => {
@@ -216,7 +233,7 @@ impl Disk {
             let flushed = self.flushed();
             outcome.status = flushed.status;
         }
-        if request.data_in.len() != 0 {
+        if request.data_in.len() != 0 && !self.quirks.contains(&Quirk::UsedLength) {
             request.data_in.zero(dma)?;
         }
         Ok(outcome)

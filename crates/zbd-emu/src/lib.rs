@@ -48,7 +48,8 @@
 //! ```
 //!
 //! With `fault=` the device does wrong what it should do right, and says nothing of it: a tool that
-//! verifies data has to find that.
+//! verifies data has to find that. With `quirks=` it deviates from the specification: a tool that
+//! looks for that has to find it.
 //!
 //! With `store=PATH` the device lives in a file, behind a volatile write cache that FLUSH empties
 //! (`store/file`): what was flushed is there after the process was killed or the power was cut.
@@ -76,7 +77,8 @@ mod wire;
 mod zone;
 
 pub use config::{
-    DataFault, DataFaultKind, EmulatedConfig, Recurrence, RingFormat, StoreKind, Switch, ZoneModel,
+    DataFault, DataFaultKind, EmulatedConfig, Quirk, Recurrence, RingFormat, StoreKind, Switch,
+    ZoneModel,
 };
 pub use control::{Control, Counters};
 pub use fault::Fault;

@@ -12,7 +12,7 @@ const HEADER_BYTES: usize = 16;
 const LOCATION_BYTES: u64 = 8;
 
 /// A request, parsed but not yet carried out.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Request<'c> {
     pub(crate) kind: u32,
     pub(crate) sector: u64,

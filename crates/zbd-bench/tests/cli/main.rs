@@ -1,5 +1,6 @@
 //! The tool as its users meet it, on the emulated device.
 
+mod check;
 mod compare;
 mod devices;
 mod harness;

@@ -121,8 +121,8 @@ fn sector_is(found: u64, expected: u64) -> Verdict {
 }
 
 fn returns_sector(s: &mut Subject) -> Verdict {
+    let unit = s.append_len()?;
     let zones = s.appendable(2)?;
-    let unit = s.device.unit();
     for index in 0..4 {
         for zone in &zones {
             let data = pattern(zone.start + index, unit);
@@ -217,8 +217,8 @@ fn unsupported(s: &mut Subject) -> Verdict {
 }
 
 fn inside_zone(s: &mut Subject) -> Verdict {
+    let unit = s.append_len()?;
     let zone = s.appendable(1)?[0];
-    let unit = s.device.unit();
     let sectors = unit as u64 / SECTOR;
     s.must(&append(zone.start, pattern(1, unit)))?;
     // One of them is where the write pointer is.
@@ -230,10 +230,11 @@ fn inside_zone(s: &mut Subject) -> Verdict {
 }
 
 fn no_such_zone(s: &mut Subject) -> Verdict {
+    let unit = s.append_len()?;
     s.appendable(1)?;
     let end = s.device.zone_count() * s.device.zone_sectors();
     for sector in [end, u64::MAX / 4096 * 4096] {
-        let answer = s.run(&append(sector, vec![0; s.device.unit()]))?;
+        let answer = s.run(&append(sector, vec![0; unit]))?;
         answer.expect(&[status::INVALID_CMD], "there is no such zone")?;
     }
     Ok(())
@@ -253,8 +254,8 @@ fn preferred(s: &mut Subject) -> Verdict {
 }
 
 fn beyond_capacity(s: &mut Subject) -> Verdict {
+    let unit = s.append_len()?;
     let zone = s.appendable(1)?[0];
-    let unit = s.device.unit();
     if 2 * unit as u64 / SECTOR > s.device.max_append_sectors() {
         return undecidable("max_append_sectors is less than two blocks");
     }
@@ -267,16 +268,17 @@ fn beyond_capacity(s: &mut Subject) -> Verdict {
 }
 
 fn full(s: &mut Subject) -> Verdict {
+    let unit = s.append_len()?;
     let zone = s.appendable(1)?[0];
     s.bring(kind::OPEN, zone.start, State::EOPEN)?;
     s.bring(kind::FINISH, zone.start, State::FULL)?;
-    let answer = s.run(&append(zone.start, vec![0; s.device.unit()]))?;
+    let answer = s.run(&append(zone.start, vec![0; unit]))?;
     answer.expect(&[status::INVALID_CMD], "a full zone has no capacity left")
 }
 
 fn fills(s: &mut Subject) -> Verdict {
+    let unit = s.append_len()?;
     let zone = s.appendable(1)?[0];
-    let unit = s.device.unit();
     let at = fill(s, &zone, unit)?;
     let answer = s.run(&append(zone.start, pattern(at, unit)))?;
     answer.expect(&[status::OK], "the zone's last block can be appended")?;
@@ -285,9 +287,9 @@ fn fills(s: &mut Subject) -> Verdict {
 }
 
 fn many(s: &mut Subject) -> Verdict {
+    let unit = s.append_len()?;
     const COUNT: u64 = 8;
     let zone = s.appendable(1)?[0];
-    let unit = s.device.unit();
     let requests: Vec<Request> = (0..COUNT)
         .map(|seed| append(zone.start, pattern(seed + 100, unit)))
         .collect();

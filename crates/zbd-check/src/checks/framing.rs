@@ -3,7 +3,7 @@
 use crate::{
     Level::Must,
     Requirement,
-    outcome::{Verdict, require, undecidable},
+    outcome::{Verdict, require},
     pattern::pattern,
     request::{append, read, write},
     subject::Subject,
@@ -110,11 +110,8 @@ fn room(s: &Subject, wanted: usize) -> usize {
 }
 
 fn append_data(s: &mut Subject) -> Verdict {
+    let unit = s.append_len()?;
     let zone = s.appendable(1)?[0];
-    let unit = s.device.unit();
-    if unit as u64 / SECTOR > s.device.max_append_sectors() {
-        return undecidable("max_append_sectors is less than write_granularity");
-    }
     let room = room(s, 2);
     let cuts = [&[HEADER_LEN][..], &[100, 200][..room]].concat();
     let data = pattern(1, unit);
@@ -133,12 +130,10 @@ fn answer(s: &mut Subject) -> Verdict {
         answer.expect(&[status::OK], ALLOWED)?;
         answer.expect_data(&data, ALLOWED)?;
     }
-    let appends = s.device.is_zoned() && s.device.max_append_sectors() * SECTOR >= unit as u64;
-    let zone = match appends {
-        true => s.appendable(1).ok(),
-        false => None,
+    let Ok(unit) = s.append_len() else {
+        return Ok(());
     };
-    for zone in zone.iter().flatten() {
+    for zone in s.appendable(1)? {
         for (cuts, index) in [&[4, 4, 1][..], &[8, 1], &[3, 6]].into_iter().zip(0..) {
             let answer = s.run(&append(zone.start, pattern(index, unit)).writable_cut(cuts))?;
             answer.expect(&[status::OK], ALLOWED)?;

@@ -95,12 +95,20 @@ enum Way {
 }
 
 impl Way {
-    fn request(self, s: &Subject, zone: &Zone) -> Request {
-        let data = || pattern(5, s.device.unit());
+    /// `unit` is the length of its data.
+    fn request(self, unit: usize, zone: &Zone) -> Request {
+        let data = || pattern(5, unit);
         match self {
             Self::Open => Request::new(kind::OPEN, zone.start),
             Self::Write => write(zone.start, data()),
             Self::Append => append(zone.start, data()),
+        }
+    }
+
+    fn unit(self, s: &mut Subject) -> Verdict<usize> {
+        match self {
+            Self::Append => s.append_len(),
+            Self::Open | Self::Write => Ok(s.device.unit()),
         }
     }
 }
@@ -167,12 +175,13 @@ fn beyond_open(s: &mut Subject, way: Way) -> Verdict {
     if active_limit(s) != 0 && active_limit(s) <= limit {
         return not_applicable("the limit of active zones is reached no later");
     }
+    let unit = way.unit(s)?;
     let zones = zones(s, limit, way)?;
     let (one_more, allowed) = split(&zones)?;
     for zone in allowed {
         s.bring(kind::OPEN, zone.start, State::EOPEN)?;
     }
-    let answer = s.run(&way.request(s, one_more))?;
+    let answer = s.run(&way.request(unit, one_more))?;
     answer.expect(
         &[status::OPEN_RESOURCE],
         "max_open_zones zones are explicitly open",
@@ -181,13 +190,14 @@ fn beyond_open(s: &mut Subject, way: Way) -> Verdict {
 }
 
 fn beyond_active(s: &mut Subject, way: Way) -> Verdict {
+    let unit = way.unit(s)?;
     let zones = zones(s, active_limit(s), way)?;
     let (one_more, allowed) = split(&zones)?;
     for zone in allowed {
         s.must(&write(zone.start, pattern(5, s.device.unit())))?;
         s.bring(kind::CLOSE, zone.start, State::CLOSED)?;
     }
-    let answer = s.run(&way.request(s, one_more))?;
+    let answer = s.run(&way.request(unit, one_more))?;
     answer.expect(
         &[status::ACTIVE_RESOURCE],
         "max_active_zones zones are closed",
@@ -211,7 +221,7 @@ fn both(s: &mut Subject) -> Verdict {
             false => s.bring(kind::OPEN, zone.start, State::EOPEN)?,
         }
     }
-    let answer = s.run(&Way::Open.request(s, one_more))?;
+    let answer = s.run(&Way::Open.request(0, one_more))?;
     answer.expect(&[status::ACTIVE_RESOURCE], "both limits are reached")
 }
 

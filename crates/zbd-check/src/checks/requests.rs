@@ -241,8 +241,8 @@ fn odd_length(s: &mut Subject) -> Verdict {
 }
 
 fn short_append(s: &mut Subject) -> Verdict {
+    let unit = s.append_len()?;
     let zone = s.appendable(1)?[0];
-    let unit = s.device.unit();
     for len in [STATUS_LEN, 8] {
         let answer = s.run(&append(zone.start, vec![0; unit]).answered_in(len))?;
         answered(&answer)?;

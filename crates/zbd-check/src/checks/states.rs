@@ -262,7 +262,7 @@ fn write_opens(s: &mut Subject) -> Verdict {
 }
 
 fn append_opens(s: &mut Subject) -> Verdict {
-    let unit = s.device.unit();
+    let unit = s.append_len()?;
     let zone = s.appendable(1)?[0];
     s.must(&append(zone.start, pattern(1, unit)))?;
     s.expect_state(

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test ends where it fails")]
 
 mod conforming;
+mod deviating;
 
 use std::sync::Arc;
 

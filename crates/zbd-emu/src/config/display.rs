@@ -98,6 +98,8 @@ impl fmt::Display for EmulatedConfig {
         option(self.latency != Duration::ZERO, "latency", latency);
         let faults: Vec<String> = self.faults.iter().map(ToString::to_string).collect();
         option(!faults.is_empty(), "fault", faults.join("+"));
+        let quirks: Vec<String> = self.quirks.iter().map(ToString::to_string).collect();
+        option(!quirks.is_empty(), "quirks", quirks.join("+"));
         f.write_str(&options.join(","))
     }
 }

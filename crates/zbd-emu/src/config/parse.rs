@@ -11,7 +11,7 @@ const KEYS: &str = "zones, size, zone-size, zone-cap, conventional, max-open, ma
                     max-append, block-size, model, queues, queue-size, ring, indirect, event-idx, \
                     in-order, notification-data, notif-config-data, order-platform, \
                     vectors, serial, flush, discard, write-zeroes, secure-erase, lifetime, \
-                    readonly, size-max, seg-max, store, cache, latency, fault";
+                    readonly, size-max, seg-max, store, cache, latency, fault, quirks";
 
 impl FromStr for EmulatedConfig {
     type Err = Error;
@@ -124,6 +124,7 @@ impl EmulatedConfig {
             }
             "cache" => self.cache_bytes = Some(bytes(key, value)?),
             "latency" => self.latency = duration(key, value)?,
+            "quirks" => self.quirks = value.split('+').map(str::parse).collect::<Result<_>>()?,
             "fault" => self.faults = value.split('+').map(str::parse).collect::<Result<_>>()?,
             _ => {
                 return Err(invalid(format!(

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use vfio_virtio::{Error, ErrorKind, Result};
 
-use super::{DataFault, EmulatedConfig, RingFormat, StoreKind, ZoneModel, offer};
+use super::{DataFault, EmulatedConfig, Quirk, RingFormat, StoreKind, ZoneModel, offer};
 use crate::{
     wire::SECTOR_BYTES,
     zone::{Geometry, ZoneKind},
@@ -57,6 +57,7 @@ pub(crate) struct Resolved {
     pub(crate) cache_bytes: u64,
     pub(crate) latency: Duration,
     pub(crate) faults: Vec<DataFault>,
+    pub(crate) quirks: Vec<Quirk>,
 }
 
 impl EmulatedConfig {
@@ -194,6 +195,7 @@ impl Resolved {
             cache_bytes,
             latency: config.latency,
             faults: config.faults.clone(),
+            quirks: config.quirks.clone(),
         })
     }
 }

@@ -3,8 +3,8 @@ use std::{num::NonZeroU64, time::Duration};
 use vfio_virtio::ErrorKind;
 
 use super::{
-    DataFault, DataFaultKind, EmulatedConfig, Recurrence, Resolved, RingFormat, StoreKind, Switch,
-    ZoneModel,
+    DataFault, DataFaultKind, EmulatedConfig, Quirk, Recurrence, Resolved, RingFormat, StoreKind,
+    Switch, ZoneModel,
 };
 
 fn parse(options: &str) -> EmulatedConfig {
@@ -66,6 +66,7 @@ fn every_key_is_understood() {
         cache_bytes: None,
         latency: Duration::from_micros(10),
         faults: Vec::new(),
+        quirks: Vec::new(),
     };
     assert_eq!(config, expected);
     assert_eq!(parse("model=ha").model, Some(ZoneModel::HostAware));
@@ -74,6 +75,9 @@ fn every_key_is_understood() {
     assert_eq!(file.store, StoreKind::File("../disk".into()));
     assert_eq!(file.cache_bytes, Some(1 << 20));
     assert_eq!(parse("latency=0").latency, Duration::ZERO);
+    for quirk in Quirk::ALL {
+        assert_eq!(parse(&format!("quirks={quirk}")).quirks, [quirk]);
+    }
     let number = |number| NonZeroU64::new(number).unwrap();
     assert_eq!(
         parse("fault=flip-bit@3+misreport@every:7").faults,
@@ -168,6 +172,10 @@ fn refusals_name_key_value_and_remedy() {
         ("store=disk", &["store=disk", "mem, null", "with a /"]),
         ("cache=1m", &["cache", "store=PATH"]),
         ("latency=fast", &["latency=fast", "10us"]),
+        (
+            "quirks=odd",
+            &["quirks=odd", "append-overflow", "joined by +"],
+        ),
         ("fault=", &["fault= ", "KIND@N"]),
         ("fault=lost@1", &["fault=lost@1", "lose-append"]),
         ("fault=flip-bit", &["fault=flip-bit", "@every:N"]),
@@ -204,6 +212,7 @@ fn a_configuration_prints_as_the_string_that_makes_it() {
         // What is said counts, also where it is the default.
         "store=./disk,zones=64,zone-size=16m,conventional=0,max-append=512k,block-size=4k,model=hm",
         "serial=zbd-emu",
+        "quirks=append-overflow+close-opens",
         "fault=flip-bit@1+swap-sectors@2+lose-data@every:3+lose-append@4+repeat-append@5+misreport@6",
     ] {
         let config: EmulatedConfig = options.parse().unwrap();
