@@ -198,6 +198,29 @@ pub(super) fn zones_are_reported_and_managed(context: &mut Context) -> Result<()
     let csv = run(&format!("zones report {device} --format csv"))?;
     ensure!(csv.printed()?.lines().count() == linux.len() + 1, "{csv}");
 
+    let picture = |of: fn(State) -> char| -> String {
+        linux.iter().take(8).map(|zone| of(zone.state)).collect()
+    };
+    let fill = picture(|state| match state {
+        State::Conventional => '=',
+        State::Empty => '.',
+        _ => '0',
+    });
+    let letters = picture(|state| match state {
+        State::Conventional => '=',
+        State::Empty => ' ',
+        _ => 'o',
+    });
+    let map = run(&format!("zones map {device} --ascii"))?;
+    let limit = context.geometry("main")?.max_open;
+    for words in [
+        format!("   0  {fill} "),
+        format!("      {}\n", letters.trim_end()),
+        format!("open     1 of {limit}\n"),
+    ] {
+        ensure!(map.printed()?.contains(&words), "{words}: {map}");
+    }
+
     for (command, state) in [
         ("open", "exp-open"),
         ("close", "empty"),

@@ -44,6 +44,12 @@ impl Latency {
         self.0.max()
     }
 
+    /// How many requests took how long.
+    pub(crate) fn recorded(&self) -> impl Iterator<Item = (u64, u64)> {
+        let recorded = self.0.iter_recorded();
+        recorded.map(|value| (value.value_iterated_to(), value.count_at_value()))
+    }
+
     pub(crate) fn mean(&self) -> f64 {
         self.0.mean()
     }

@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::{json::JobRecord, machine::MachineRecord};
 use crate::{
+    cli::Op,
     failure::Failure,
     job::{Finished, latency::Latency, outcome::Tally, plan::Length, series::Second},
 };
@@ -20,9 +21,8 @@ const PERCENTILES: [f64; 17] = [
 
 /// The results of jobs, each with its name.
 pub(crate) fn run(jobs: &[(&str, &Finished)]) -> Result<String, Failure> {
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
+    let now_time = SystemTime::now();
+    let now = now_time.duration_since(UNIX_EPOCH).unwrap_or_default();
     let jobs: Vec<Value> = jobs
         .iter()
         .map(|(name, finished)| job(name, finished))
@@ -31,6 +31,7 @@ pub(crate) fn run(jobs: &[(&str, &Finished)]) -> Result<String, Failure> {
         "fio version": concat!("zbd-bench-", env!("CARGO_PKG_VERSION")),
         "timestamp": now.as_secs(),
         "timestamp_ms": now.as_millis() as u64,
+        "time": humantime::format_rfc3339_seconds(now_time).to_string(),
         "global options": {},
         "jobs": jobs,
         "zbd_bench": { "schema": super::SCHEMA, "machine": MachineRecord::here() },
@@ -53,6 +54,7 @@ fn job(name: &str, finished: &Finished) -> Value {
             read = direction;
         }
     }
+    let buckets = Buckets::of(finished);
     json!({
         "jobname": name,
         "groupid": 0,
@@ -63,6 +65,7 @@ fn job(name: &str, finished: &Finished) -> Value {
         "read": read,
         "write": write,
         "trim": nothing(),
+        "sync": { "total_ios": 0, "lat_ns": no_times() },
         "job_runtime": measured.time.as_millis() as u64,
         "usr_cpu": percent(finished.cpu.user),
         "sys_cpu": percent(finished.cpu.system),
@@ -70,6 +73,15 @@ fn job(name: &str, finished: &Finished) -> Value {
         "majf": 0,
         "minf": 0,
         "iodepth_level": depths(job.depth),
+        "iodepth_submit": batches(job.batch),
+        "iodepth_complete": batches(job.batch),
+        "latency_ns": buckets.ns,
+        "latency_us": buckets.us,
+        "latency_ms": buckets.ms,
+        "latency_depth": job.depth,
+        "latency_target": 0,
+        "latency_percentile": 100.0,
+        "latency_window": 0,
         "zone_resets": measured.management.resets,
         "total_err": measured.errors.total(),
         "zbd_bench": ours(finished),
@@ -88,7 +100,12 @@ fn options(finished: &Finished) -> Value {
     let job = &finished.job;
     let mut options = json!({
         "filename": job.device,
-        "rw": job.op.name(),
+        // Its readers know no other words, and appends are writes to them.
+        "rw": match job.op {
+            _ if job.read_mix > 0 => "rw",
+            Op::Append => Op::Write.name(),
+            op => op.name(),
+        },
         "bs": job.block_size.to_string(),
         "iodepth": job.depth.to_string(),
         "iodepth_batch_submit": job.depth.to_string(),
@@ -236,9 +253,96 @@ fn depths(depth: u16) -> Value {
     levels
 }
 
+/// fio's buckets; the batches that were asked for stand for all calls.
+fn batches(batch: u16) -> Value {
+    let bucket = match batch {
+        65.. => ">=64",
+        33.. => "64",
+        17.. => "32",
+        9.. => "16",
+        5.. => "8",
+        _ => "4",
+    };
+    let mut batches = json!({
+        "0": 0.0, "4": 0.0, "8": 0.0, "16": 0.0, "32": 0.0, "64": 0.0, ">=64": 0.0,
+    });
+    batches[bucket] = 100.0.into();
+    batches
+}
+
+/// The shares of latencies, in percent, each below its key and no less than the one before:
+/// nanoseconds below a microsecond, microseconds below a millisecond, and the rest.
+#[derive(Debug, Default)]
+struct Buckets {
+    ns: Map<String, Value>,
+    us: Map<String, Value>,
+    ms: Map<String, Value>,
+}
+
+impl Buckets {
+    const SHORT: [u64; 10] = [2, 4, 10, 20, 50, 100, 250, 500, 750, 1000];
+
+    fn of(finished: &Finished) -> Self {
+        let latencies = finished
+            .tallies()
+            .flat_map(|(_, tally)| tally.latency.recorded());
+        Self::new(&latencies.collect::<Vec<_>>())
+    }
+
+    /// The buckets of so many requests that took so many nanoseconds.
+    fn new(latencies: &[(u64, u64)]) -> Self {
+        let total: u64 = latencies.iter().map(|(_, count)| count).sum();
+        let share = |from: u64, to: u64| -> Value {
+            let inside = latencies.iter().filter(|(ns, _)| (from..to).contains(ns));
+            let count: u64 = inside.map(|(_, count)| count).sum();
+            (count as f64 / total.max(1) as f64 * 100.0).into()
+        };
+        let scale = |unit: u64, keys: &[u64]| -> Map<String, Value> {
+            // What is shorter than one has a finer scale, unless there is none.
+            let mut from = if unit == 1 { 0 } else { unit };
+            keys.iter()
+                .map(|key| {
+                    let value = share(from, key * unit);
+                    from = key * unit;
+                    (key.to_string(), value)
+                })
+                .collect()
+        };
+        let mut long = Self::SHORT.to_vec();
+        long.push(2000);
+        let mut ms = scale(1_000_000, &long);
+        ms.insert(">=2000".to_owned(), share(2_000_000_000, u64::MAX));
+        Self {
+            ns: scale(1, &Self::SHORT),
+            us: scale(1_000, &Self::SHORT),
+            ms,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_latency_is_in_one_bucket() {
+        let buckets = Buckets::new(&[
+            (0, 1),
+            (999, 1),
+            (1_000, 1),
+            (3_999, 2),
+            (999_999, 1),
+            (1_000_000, 1),
+            (2_000_000_000, 3),
+        ]);
+        assert_eq!(buckets.ns["2"], 10.0);
+        assert_eq!(buckets.ns["1000"], 10.0);
+        assert_eq!(buckets.us["2"], 10.0);
+        assert_eq!(buckets.us["4"], 20.0);
+        assert_eq!(buckets.us["1000"], 10.0);
+        assert_eq!(buckets.ms["2"], 10.0);
+        assert_eq!(buckets.ms[">=2000"], 30.0);
+    }
 
     #[test]
     fn only_whole_seconds_are_samples() {
