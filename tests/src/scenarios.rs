@@ -25,6 +25,7 @@ pub mod no_iommu;
 pub mod removal;
 pub mod rings;
 pub mod shim;
+pub mod tool_check;
 pub mod tool_compare;
 pub mod tool_device;
 pub mod tool_run;
@@ -226,6 +227,11 @@ macro_rules! guest_scenarios {
                 driver_unplug {
                     queues_learn_that_their_device_is_gone,
                     shared_device_is_let_go_without_its_users,
+                }
+            }
+            checked {
+                tool_check {
+                    deviations_of_qemu_are_found_and_no_others,
                 }
             }
             unconfined {

@@ -46,11 +46,12 @@ fn describe(zones: &Geometry, panel: &Path, slot: usize) -> String {
         max_active,
         max_append,
         block,
+        sidecar,
     } = zones;
     format!(
         "zone-size={zone_size}\nzone-capacity={zone_capacity}\nconventional={conventional}\n\
          max-open={max_open}\nmax-active={max_active}\nmax-append={max_append}\n\
-         logical-block={block}\nphysical-block={block}\npanel={}\npanel-slot={slot}\n",
+         logical-block={block}\nphysical-block={block}\npanel={}\npanel-slot={slot}\n{sidecar}",
         panel.display()
     )
 }

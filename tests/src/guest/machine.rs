@@ -82,13 +82,15 @@ pub struct Geometry {
     pub max_append: u64,
     /// Logical and physical block size.
     pub block: u64,
+    /// More lines for the shim, which outdo what is said above.
+    pub sidecar: &'static str,
 }
 
 impl Machine {
     /// The machine of this name.
     #[must_use]
     pub fn by_name(name: &str) -> Option<&'static Self> {
-        [&main, &rings, &narrow, &unconfined, &bench]
+        [&main, &rings, &narrow, &unconfined, &checked, &bench]
             .into_iter()
             .find(|machine| machine.name == name)
     }
@@ -132,6 +134,7 @@ const MAIN: Disk = Disk {
         max_active: 12,
         max_append: MIB / 2,
         block: 512,
+        sidecar: "",
     }),
     ..DISK
 };
@@ -149,6 +152,7 @@ const UNMERGED: Disk = Disk {
         max_active: 0,
         max_append: MIB / 4,
         block: 4096,
+        sidecar: "",
     }),
     properties: "request-merging=off",
     ..DISK
@@ -191,6 +195,7 @@ pub static main: Machine = Machine {
                 max_active: 4,
                 max_append: MIB / 8,
                 block: 512,
+                sidecar: "",
             }),
             behind_iommu: false,
             ..DISK
@@ -215,6 +220,7 @@ const fn offering(name: &'static str, slot: u8, properties: &'static str) -> Dis
             max_active: 0,
             max_append: MIB / 4,
             block: 512,
+            sidecar: "",
         }),
         properties,
         ..DISK
@@ -269,6 +275,7 @@ pub static narrow: Machine = Machine {
                 max_active: 0,
                 max_append: MIB / 4,
                 block: 512,
+                sidecar: "",
             }),
             ..DISK
         },
@@ -291,6 +298,55 @@ pub static unconfined: Machine = Machine {
         Disk {
             behind_iommu: false,
             ..UNMERGED_PACKED
+        },
+        PLAIN,
+    ],
+    arguments: &[],
+    limit: Duration::from_secs(300),
+};
+
+/// What the conformance of QEMU's device is looked at on: its first disk has physical blocks that are
+/// larger than logical ones, and zones that have failed.
+#[expect(
+    non_upper_case_globals,
+    reason = "the scenarios' list names machines in lower case"
+)]
+pub static checked: Machine = Machine {
+    name: "checked",
+    iommu: Iommu::Intel { bits: 48 },
+    disks: &[
+        Disk {
+            name: "strict",
+            slot: 0x10,
+            bytes: 24 * 2 * MIB,
+            zones: Some(Geometry {
+                zone_size: 2 * MIB,
+                zone_capacity: 2 * MIB - 64 * 1024,
+                conventional: 2,
+                max_open: 4,
+                max_active: 6,
+                max_append: MIB / 4,
+                block: 512,
+                sidecar: "physical-block=4096\nread-only=20\noffline=21\n",
+            }),
+            ..DISK
+        },
+        Disk {
+            name: "whole",
+            slot: 0x11,
+            bytes: 16 * 2 * MIB,
+            zones: Some(Geometry {
+                zone_size: 2 * MIB,
+                zone_capacity: 2 * MIB,
+                conventional: 0,
+                max_open: 0,
+                max_active: 0,
+                max_append: MIB / 4,
+                block: 4096,
+                sidecar: "",
+            }),
+            properties: "packed=on,in_order=on",
+            ..DISK
         },
         PLAIN,
     ],
@@ -346,6 +402,7 @@ const MEASURED: Disk = Disk {
         max_active: 0,
         max_append: MIB / 4,
         block: 4096,
+        sidecar: "",
     }),
     ..DISK
 };

@@ -92,6 +92,20 @@ impl Ended {
         Ok(&self.printed)
     }
 
+    /// What it printed, if it ended with `code` and one line of complaint that contains `words`.
+    ///
+    /// # Errors
+    /// With what it did instead.
+    pub fn printed_with(&self, code: i32, words: &str) -> Result<&str> {
+        let line = self.errors.strip_suffix('\n').unwrap_or(&self.errors);
+        let complains = line.starts_with("zbd-bench: ") && !line.contains('\n');
+        ensure!(
+            self.code == Some(code) && complains && line.contains(words),
+            "not {code}: {self}"
+        );
+        Ok(&self.printed)
+    }
+
     /// What it printed, as JSON.
     ///
     /// # Errors
