@@ -170,7 +170,7 @@ fn describe(out: &mut String, checked: &Checked<'_>) {
     } else {
         let _ = write!(text, ", {}", model(facts.model));
     }
-    wrapped(out, &format!("{}: ", checked.device), 2, &text);
+    wrapped(out, "", 2, &format!("{}: {text}", checked.device));
 }
 
 fn model(model: Model) -> &'static str {
