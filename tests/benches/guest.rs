@@ -4,6 +4,10 @@
 //! - `guest instructions PEERS PLUGIN`: prints `JOB ROUND user VALUE` and `JOB ROUND kernel VALUE`,
 //!   instructions that the whole guest executed per request.
 //!
+//! And that of `cargo xtask pictures`:
+//!
+//! - `guest pictures DIRECTORY`: writes charts and reports there.
+//!
 //! Without arguments, as `cargo bench` calls it, it says so and does nothing.
 
 use std::path::{Path, PathBuf};
@@ -24,7 +28,10 @@ fn main() -> Result<()> {
         }
         ["speed", peers] => speed(peers.into()),
         ["instructions", peers, plugin] => instructions(peers.into(), Path::new(plugin)),
-        _ => bail!("usage: guest speed PEERS | guest instructions PEERS PLUGIN"),
+        ["pictures", directory] => pictures(Path::new(directory)),
+        _ => bail!(
+            "usage: guest speed PEERS | guest instructions PEERS PLUGIN | guest pictures DIRECTORY"
+        ),
     }
 }
 
@@ -45,6 +52,15 @@ fn speed(peers: PathBuf) -> Result<()> {
         let job = parts.next().context("a job's name")?;
         let (round, what) = round.zip(what).context("a round, and what was measured")?;
         println!("{job} {round} {what} {value}");
+    }
+    Ok(())
+}
+
+fn pictures(directory: &Path) -> Result<()> {
+    let scenario = "bench::pictures::all";
+    let boot = boot(scenario, &Additions::default())?;
+    for (name, text) in boot.files(scenario)? {
+        fs::write(directory.join(name), text)?;
     }
     Ok(())
 }

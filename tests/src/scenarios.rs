@@ -22,6 +22,7 @@ pub mod kernel;
 pub mod kernel_backend;
 pub mod measure;
 pub mod no_iommu;
+pub mod pictures;
 pub mod removal;
 pub mod rings;
 pub mod shim;
@@ -289,6 +290,7 @@ impl Scenario {
     pub fn by_name(name: &str) -> Result<&'static Self> {
         ALL.iter()
             .chain(measure::ALL)
+            .chain(pictures::ALL)
             .find(|scenario| scenario.name == name)
             .with_context(|| format!("no scenario {name}"))
     }
@@ -301,6 +303,8 @@ pub struct Context {
     pub machine: &'static Machine,
     /// What it measured, for the report.
     pub metrics: BTreeMap<String, f64>,
+    /// Texts that it leaves behind, by the names of the files that they shall be in.
+    pub files: BTreeMap<String, String>,
 }
 
 impl Context {
@@ -310,6 +314,7 @@ impl Context {
         Self {
             machine,
             metrics: BTreeMap::new(),
+            files: BTreeMap::new(),
         }
     }
 
@@ -370,5 +375,10 @@ impl Context {
     /// Notes something measured.
     pub fn metric(&mut self, name: impl Into<String>, value: f64) {
         self.metrics.insert(name.into(), value);
+    }
+
+    /// Leaves a text behind.
+    pub fn file(&mut self, name: impl Into<String>, text: impl Into<String>) {
+        self.files.insert(name.into(), text.into());
     }
 }

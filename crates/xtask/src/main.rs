@@ -6,6 +6,7 @@ mod kernel;
 mod modules;
 mod no_iommu;
 mod paths;
+mod pictures;
 mod qemu;
 mod sanitize;
 mod setup;
@@ -22,6 +23,7 @@ tasks:
   setup        install QEMU and fetch a guest kernel, where they are missing
   bench        measure what requests cost beside other drivers, against the budgets;
                --guest: in a guest too, --guest-only: nowhere else
+  pictures     draw the charts and write the reports of docs/measurements anew
   sanitize     run the tests that drop futures under AddressSanitizer, which takes a nightly
                toolchain and is no part of test; a number says how many random
                schedules each of them runs
@@ -35,6 +37,7 @@ fn main() -> ExitCode {
         ["setup"] => setup::run(),
         ["sanitize", ref schedules @ ..] => sanitize::run(schedules),
         ["bench", ref options @ ..] => bench::run(options),
+        ["pictures"] => pictures::run(),
         ["guest-build"] => static_guest::run(),
         _ => {
             eprintln!("{USAGE}");

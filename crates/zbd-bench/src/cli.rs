@@ -17,7 +17,7 @@ mod verify;
 mod zoneops;
 mod zones;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 
 pub(crate) use binding::{BindArgs, UnbindArgs};
 pub(crate) use check::{CheckArgs, CheckFormat};
@@ -97,15 +97,41 @@ pub(crate) enum PlainFormat {
     Json,
 }
 
+/// The command that shows the help which is nearest to what was typed.
+pub(crate) fn help() -> String {
+    help_for(std::env::args().skip(1))
+}
+
+fn help_for(arguments: impl Iterator<Item = String>) -> String {
+    let mut command = Cli::command();
+    let mut words = vec![command.get_name().to_owned()];
+    for argument in arguments {
+        let Some(next) = command.find_subcommand(&argument).cloned() else {
+            break;
+        };
+        command = next;
+        words.push(argument);
+    }
+    words.push("--help".to_owned());
+    words.join(" ")
+}
+
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_nearest_help_is_that_of_the_command() {
+        let help = |line: &str| help_for(line.split_whitespace().map(str::to_owned));
+        assert_eq!(help(""), "zbd-bench --help");
+        assert_eq!(help("--depth 3"), "zbd-bench --help");
+        assert_eq!(help("info"), "zbd-bench info --help");
+        assert_eq!(help("zones open emu:"), "zbd-bench zones open --help");
     }
 
     /// The command and all below it, each with how it is typed.

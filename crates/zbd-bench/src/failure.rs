@@ -2,8 +2,10 @@
 
 use std::{error::Error, process::ExitCode};
 
-use clap::error::ErrorKind as ClapKind;
-use zbd_core::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind as ClapKind};
+use zbd_core::{DeviceSpec, ErrorKind};
+
+use crate::cli;
 
 /// The statuses that are not success.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,7 +72,7 @@ impl Failure {
     /// What clap has to say, on one line.
     pub(crate) fn from_command_line(error: &clap::Error) -> Self {
         if error.kind() == ClapKind::DisplayHelpOnMissingArgumentOrSubcommand {
-            return Self::usage("a command is missing; see zbd-bench zones --help");
+            return Self::usage(format!("a command is missing; see {}", cli::help()));
         }
         // The cause comes first, then tips, then the usage, each after an empty line.
         let text = error.render().to_string();
@@ -81,7 +83,12 @@ impl Failure {
             .map(|part| part.replacen("error: ", "", 1).replace("tip: ", ""))
             .filter(|part| !part.is_empty())
             .collect();
-        parts.push("see zbd-bench --help".to_owned());
+        if let Some(ContextValue::String(argument)) = error.get(ContextKind::InvalidArg)
+            && argument.parse::<DeviceSpec>().is_ok()
+        {
+            parts.push(format!("give the device as --device {argument}"));
+        }
+        parts.push(format!("see {}", cli::help()));
         Self::new(Exit::Usage, parts.join("; "))
     }
 

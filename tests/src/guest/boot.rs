@@ -14,7 +14,7 @@ use super::build::Parts;
 use super::machine::Machine;
 use super::plan::Plan;
 use super::qemu::{self, files};
-use super::report::Report;
+use super::report::{Outcome, Report};
 use super::{images, initramfs, selection};
 
 /// How often QEMU may abort before the boot counts as failed.
@@ -129,12 +129,24 @@ impl Boot {
     /// # Errors
     /// If it failed, or was not run.
     pub fn metrics(&self, scenario: &str) -> Result<&BTreeMap<String, f64>> {
+        Ok(&self.outcome(scenario)?.metrics)
+    }
+
+    /// The texts that a scenario left behind, by the names of their files.
+    ///
+    /// # Errors
+    /// If it failed, or was not run.
+    pub fn files(&self, scenario: &str) -> Result<&BTreeMap<String, String>> {
+        Ok(&self.outcome(scenario)?.files)
+    }
+
+    fn outcome(&self, scenario: &str) -> Result<&Outcome> {
         let logs = self.directory.display();
         let outcome = self.report.outcomes.get(scenario);
         let outcome =
             outcome.with_context(|| format!("{scenario} did not end (logs in {logs})"))?;
         match &outcome.failure {
-            None => Ok(&outcome.metrics),
+            None => Ok(outcome),
             Some(failure) => bail!("{scenario}: {failure} (logs in {logs})"),
         }
     }

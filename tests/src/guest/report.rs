@@ -44,6 +44,9 @@ pub struct Outcome {
     pub seconds: f64,
     /// What it measured.
     pub metrics: BTreeMap<String, f64>,
+    /// Texts that it left behind.
+    #[serde(default)]
+    pub files: BTreeMap<String, String>,
 }
 
 /// What a boot reported.

@@ -23,7 +23,7 @@ use crate::scenarios::{Context, Scenario};
 
 const REPORT_PORT: &str = "/dev/ttyS1";
 /// Where a scenario leaves what it measured.
-const METRICS: &str = "/tmp/metrics.json";
+const FOUND: &str = "/tmp/found.json";
 
 /// What `/init` does: as the first process, all; told `run NAME`, that one scenario; told
 /// `beside ROLE …`, what a scenario wants done beside it.
@@ -146,7 +146,7 @@ fn attempt(machine: &'static Machine, name: &str) -> Outcome {
                 .freshen()
                 .with_context(|| format!("before it began: {}", disk.name))?;
         }
-        let _ = fs::remove_file(METRICS);
+        let _ = fs::remove_file(FOUND);
         let mut itself = Command::new("/init");
         let ended = child::run(itself.args(["run", name]), scenario.limit);
         // Whatever the scenario started and left behind is ours to bury.
@@ -154,13 +154,15 @@ fn attempt(machine: &'static Machine, name: &str) -> Outcome {
         ended
     };
     let failure = ran().err().map(|error| format!("{error:#}"));
-    let metrics = fs::read(METRICS)
+    let found: Option<(_, _)> = fs::read(FOUND)
         .ok()
         .and_then(|text| serde_json::from_slice(&text).ok());
+    let (metrics, files) = found.unwrap_or_default();
     Outcome {
         failure,
         seconds: start.elapsed().as_secs_f64(),
-        metrics: metrics.unwrap_or_default(),
+        metrics,
+        files,
     }
 }
 
@@ -169,7 +171,10 @@ fn run_scenario(name: &str) -> Result<()> {
     let scenario = Scenario::by_name(name)?;
     let mut context = Context::new(scenario.machine);
     let done = (scenario.run)(&mut context);
-    fs::write(METRICS, serde_json::to_vec(&context.metrics)?)?;
+    fs::write(
+        FOUND,
+        serde_json::to_vec(&(context.metrics, context.files))?,
+    )?;
     done
 }
 

@@ -18,7 +18,7 @@ fn number(value: &Value, what: &str) -> Result<f64> {
 pub(super) fn one_disk_is_compared_through_both_drivers(context: &mut Context) -> Result<()> {
     let function = context.function("unmerged")?;
     let (address, kernel) = (function.address(), function.block_device()?);
-    let devices = format!("pci:{address} {kernel}");
+    let devices = format!("pci:{address} /dev/{kernel}");
     let document = run(&format!(
         "compare {devices} --rebind --destroy --op write --runtime 300ms --repeat 3 --format json"
     ))?

@@ -178,7 +178,7 @@ pub(super) fn bad_requests_are_refused_and_nothing_is_written(context: &mut Cont
         ("--block-size 1k", 2, ["--block-size 1024", "4096"]),
         ("--block-size 512k", 2, ["--block-size 524288", "262144"]),
         ("--zones 17", 2, ["--zones 17", "16"]),
-        ("--queues 3", 2, ["--queues 3", "2 queues"]),
+        ("--queues 3", 2, ["3 queues", "2"]),
         ("--op erase", 2, ["erase", "append"]),
         ("--op write", 3, ["zone 0", "--destroy"]),
         ("--op append", 3, ["zone 0", "--destroy"]),

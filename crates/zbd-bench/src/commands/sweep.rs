@@ -44,7 +44,10 @@ fn draw(swept: &Swept, path: &Path, file: Output) -> Result<(), Failure> {
             Some(file) => file,
             None => {
                 let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-                let name = format!("{stem}-{}.svg", i + 1);
+                let name = match i {
+                    1 => format!("{stem}-latency.svg"),
+                    _ => format!("{stem}-{}.svg", i + 1),
+                };
                 Output::open(Some(&path.with_file_name(name)))?
             }
         };

@@ -59,7 +59,7 @@ fn reset_all(args: &ResetAllArgs) -> Result<(), Failure> {
     if args.format == ZonesFormat::Text {
         let empty = zones.iter().filter(|z| z.state == ZoneState::Empty).count();
         return report::print(&format!(
-            "{name}: {empty} of {} zones are empty\n",
+            "{empty} of {} zones of {name} are empty\n",
             zones.len()
         ));
     }

@@ -50,7 +50,7 @@ fn head(finished: &Finished) -> String {
         None => String::new(),
     };
     let api = match job.api {
-        Api::Queue => "queue",
+        Api::Queue => "queue API",
         Api::Async if job.threads > 1 => &format!("async tasks on {} threads", job.threads),
         Api::Async => "async tasks",
     };
@@ -74,12 +74,16 @@ fn head(finished: &Finished) -> String {
         0 => String::new(),
         percent => format!(" with {percent} % reads"),
     };
+    let batch = match job.api {
+        Api::Queue => format!(" (batch {})", job.batch),
+        // Each task submits by itself.
+        Api::Async => String::new(),
+    };
     let text = format!(
-        "{} {}{mix}, depth {} (batch {}), {}{zones}, {api}, wait {}{more}",
+        "{} {}{mix}, depth {}{batch}, {}{zones}, {api}, wait {}{more}",
         job.op.name(),
         figures::bytes(job.block_size.into()),
         job.depth,
-        job.batch,
         figures::plural(job.queues.into(), "queue"),
         job.wait,
     );
@@ -155,11 +159,15 @@ fn rest(finished: &Finished) -> String {
         "doorbells",
         match (doorbells, measured.ios()) {
             (0, _) | (_, 0) => figures::count(doorbells),
-            (doorbells, ios) => format!(
-                "{}, one for every {:.1} requests",
-                figures::count(doorbells),
-                ios as f64 / doorbells as f64
-            ),
+            (doorbells, ios) => {
+                let each = ios as f64 / doorbells as f64;
+                let each = match each {
+                    100.0.. => figures::count(each as u64),
+                    _ => format!("{each:.1}"),
+                };
+                let doorbells = figures::count(doorbells);
+                format!("{doorbells}, one for every {each} requests")
+            }
         },
     );
     row(

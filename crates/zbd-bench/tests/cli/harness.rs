@@ -64,3 +64,22 @@ pub(crate) fn interrupt(child: &Child) {
     let status = Command::new("kill").args(["-INT", &id]).status();
     assert!(status.expect("kill runs").success());
 }
+
+/// The tool in a locale and with wishes for colours that are known.
+pub(crate) fn plain(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_zbd-bench"));
+    command.args(arguments).env("LC_ALL", "C.UTF-8");
+    for name in ["NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE"] {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// What a command prints that succeeds in silence.
+#[track_caller]
+pub(crate) fn printed(command: &mut Command) -> String {
+    let output = command.output().expect("the tool starts");
+    assert_eq!(text(&output.stderr), "");
+    assert_eq!(output.status.code(), Some(0));
+    text(&output.stdout)
+}

@@ -7,6 +7,8 @@ fn usage_errors_end_with_2() {
     for (arguments, word) in [
         ("--frobnicate", "--frobnicate"),
         ("frobnicate", "frobnicate"),
+        ("run emu:", "give the device as --device emu:"),
+        ("info --depth 3", "see zbd-bench info --help"),
         ("run --op fly", "fly"),
         ("--depth 0", "--depth 0"),
         ("--depth 257", "256"),

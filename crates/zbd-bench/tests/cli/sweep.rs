@@ -64,7 +64,7 @@ fn the_result_is_a_table_a_chart_and_pictures() {
         "{picture}"
     );
     assert!(picture.contains("IOPS by depth"), "{picture}");
-    let latency = fs::read_to_string(path("chart-2.svg")).expect("the second is beside it");
+    let latency = fs::read_to_string(path("chart-latency.svg")).expect("the second is beside it");
     assert!(latency.contains("latency"), "{latency}");
     let page = fs::read_to_string(html).expect("the page is there");
     for words in ["<svg", "<table", "zbd-bench sweep", "features"] {

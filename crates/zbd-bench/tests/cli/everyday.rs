@@ -1,47 +1,28 @@
 //! Completions, manual pages and colours, as users meet them.
 
+use crate::harness::{plain, printed};
+
 use std::{
     fs,
     io::Write,
-    process::{Command, Output, Stdio},
+    process::{Command, Stdio},
 };
-
-fn tool(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_zbd-bench"));
-    command.args(arguments);
-    for name in ["NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE"] {
-        command.env_remove(name);
-    }
-    command
-}
-
-#[track_caller]
-fn stdout(command: &mut Command) -> String {
-    let Output {
-        status,
-        stdout,
-        stderr,
-    } = command.output().expect("the tool starts");
-    assert_eq!(String::from_utf8_lossy(&stderr), "");
-    assert_eq!(status.code(), Some(0));
-    String::from_utf8(stdout).expect("the tool prints text")
-}
 
 #[test]
 fn every_shell_gets_its_completions() {
     for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
-        let script = stdout(&mut tool(&["completions", shell]));
+        let script = printed(&mut plain(&["completions", shell]));
         for word in ["zones", "reset-all", "block-size"] {
             assert!(script.contains(word), "{shell}: {word}");
         }
     }
-    let output = tool(&["completions", "dos"]).output().expect("it starts");
+    let output = plain(&["completions", "dos"]).output().expect("it starts");
     assert_eq!(output.status.code(), Some(2));
 }
 
 #[test]
 fn bash_completes_what_can_be_typed() {
-    let script = stdout(&mut tool(&["completions", "bash"]));
+    let script = printed(&mut plain(&["completions", "bash"]));
     // The name of the function is the script's own affair.
     let question = script
         + "
@@ -67,7 +48,7 @@ fn bash_completes_what_can_be_typed() {
 
 #[test]
 fn the_manual_has_a_page_for_each_command() {
-    let page = stdout(&mut tool(&["man"]));
+    let page = printed(&mut plain(&["man"]));
     for part in [
         ".TH zbd-bench 1",
         ".SH NAME",
@@ -82,30 +63,30 @@ fn the_manual_has_a_page_for_each_command() {
     let folder = tempfile::tempdir().expect("there is room");
     let dir = folder.path().join("man/man1");
     let dir = dir.to_str().expect("it is text");
-    assert_eq!(stdout(&mut tool(&["man", "--dir", dir])), "");
+    assert_eq!(printed(&mut plain(&["man", "--dir", dir])), "");
     for name in ["zbd-bench", "zbd-bench-run", "zbd-bench-zones-reset-all"] {
         let page = fs::read_to_string(format!("{dir}/{name}.1")).expect("there is a page");
         assert!(page.contains(&format!(".TH {name} 1")), "{page}");
         assert!(page.contains(".SH EXAMPLES"), "{page}");
     }
     assert!(!fs::exists(format!("{dir}/zbd-bench-help.1")).expect("one can look"));
-    let output = tool(&["man", "--dir", "/dev/null/x"]).output();
+    let output = plain(&["man", "--dir", "/dev/null/x"]).output();
     assert_eq!(output.expect("the tool starts").status.code(), Some(1));
 }
 
 #[test]
 fn help_has_colours_only_where_they_are_wanted() {
     let help = ["zones", "map", "--help"];
-    assert!(!stdout(&mut tool(&help)).contains('\x1b'));
-    assert!(stdout(tool(&help).env("CLICOLOR_FORCE", "1")).contains('\x1b'));
-    let refused = stdout(tool(&help).env("CLICOLOR_FORCE", "1").env("NO_COLOR", "1"));
+    assert!(!printed(&mut plain(&help)).contains('\x1b'));
+    assert!(printed(plain(&help).env("CLICOLOR_FORCE", "1")).contains('\x1b'));
+    let refused = printed(plain(&help).env("CLICOLOR_FORCE", "1").env("NO_COLOR", "1"));
     assert!(!refused.contains('\x1b'));
 }
 
 #[test]
 fn complaints_have_colours_only_where_they_are_wanted() {
     let complaint = |variables: &[&str]| {
-        let mut command = tool(&["info", "nonsense"]);
+        let mut command = plain(&["info", "nonsense"]);
         command.envs(variables.iter().map(|name| (name, "1")));
         let output = command.output().expect("the tool starts");
         assert_eq!(output.status.code(), Some(2));

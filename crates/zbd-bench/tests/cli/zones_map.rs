@@ -1,33 +1,13 @@
 //! `zones map`, as its users meet it.
 
+use crate::harness::{plain, printed};
+
 use std::{
     fs,
     io::{BufRead, BufReader},
     path::Path,
-    process::{Command, Output, Stdio},
+    process::{Command, Stdio},
 };
-
-/// The tool in a locale and with wishes for colours that are known.
-fn tool(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_zbd-bench"));
-    command.args(arguments).env("LC_ALL", "C.UTF-8");
-    for name in ["NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE"] {
-        command.env_remove(name);
-    }
-    command
-}
-
-#[track_caller]
-fn stdout(command: &mut Command) -> String {
-    let Output {
-        status,
-        stdout,
-        stderr,
-    } = command.output().expect("the tool starts");
-    assert_eq!(String::from_utf8_lossy(&stderr), "");
-    assert_eq!(status.code(), Some(0));
-    String::from_utf8(stdout).expect("the tool prints text")
-}
 
 /// A device in a file, with zones in several states.
 fn prepared(folder: &Path) -> String {
@@ -36,10 +16,10 @@ fn prepared(folder: &Path) -> String {
         "emu:zones=16,zone-size=1m,conventional=2,max-open=4,max-active=6,store={}",
         file.display()
     );
-    stdout(&mut tool(&[
+    printed(&mut plain(&[
         "run", "--device", &device, "--zones", "3", "--count", "384",
     ]));
-    stdout(&mut tool(&["zones", "finish", &device, "--zone", "9"]));
+    printed(&mut plain(&["zones", "finish", &device, "--zone", "9"]));
     device
 }
 
@@ -47,7 +27,7 @@ fn prepared(folder: &Path) -> String {
 fn states_fill_and_limits_are_seen() {
     let folder = tempfile::tempdir().expect("there is room");
     let device = prepared(folder.path());
-    let map = stdout(&mut tool(&["zones", "map", &device]));
+    let map = printed(&mut plain(&["zones", "map", &device]));
     assert!(
         map.contains("   0  ░░▄▄▄··· ·█······\n      ==ccc     f\n"),
         "{map}"
@@ -60,10 +40,10 @@ fn states_fill_and_limits_are_seen() {
 
 #[test]
 fn other_characters_than_ascii_need_a_locale_that_has_them() {
-    let ascii = stdout(tool(&["zones", "map", "emu:conventional=3"]).env("LC_ALL", "C"));
+    let ascii = printed(plain(&["zones", "map", "emu:conventional=3"]).env("LC_ALL", "C"));
     assert!(ascii.is_ascii(), "{ascii}");
     assert!(ascii.contains("  0  ===....."), "{ascii}");
-    let asked = stdout(&mut tool(&[
+    let asked = printed(&mut plain(&[
         "zones",
         "map",
         "emu:conventional=3",
@@ -78,11 +58,11 @@ fn colours_are_for_those_who_want_them() {
     let device = prepared(folder.path());
     let arguments = ["zones", "map", &device];
     // This is no terminal.
-    assert!(!stdout(&mut tool(&arguments)).contains('\x1b'));
-    let forced = stdout(tool(&arguments).env("CLICOLOR_FORCE", "1"));
+    assert!(!printed(&mut plain(&arguments)).contains('\x1b'));
+    let forced = printed(plain(&arguments).env("CLICOLOR_FORCE", "1"));
     assert!(forced.contains("\x1b[33m"), "{forced}");
-    let refused = stdout(
-        tool(&arguments)
+    let refused = printed(
+        plain(&arguments)
             .env("CLICOLOR_FORCE", "1")
             .env("NO_COLOR", "1"),
     );
@@ -91,7 +71,7 @@ fn colours_are_for_those_who_want_them() {
 
 #[test]
 fn what_is_watched_is_shown_until_it_is_interrupted() {
-    let mut child = tool(&["zones", "map", "emu:zones=3", "--watch", "20ms"])
+    let mut child = plain(&["zones", "map", "emu:zones=3", "--watch", "20ms"])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
@@ -118,7 +98,7 @@ fn what_is_watched_is_shown_until_it_is_interrupted() {
 
 #[test]
 fn watching_ends_when_nobody_looks_any_more() {
-    let mut child = tool(&["zones", "map", "emu:", "--watch=10ms"])
+    let mut child = plain(&["zones", "map", "emu:", "--watch=10ms"])
         .stdout(Stdio::piped())
         .spawn()
         .expect("the tool starts");
@@ -141,7 +121,7 @@ fn a_drawing_is_a_file_that_is_well_formed() {
         "--svg",
         file.to_str().expect("it is text"),
     ];
-    assert!(stdout(&mut tool(&arguments)).contains("==ccc     f"));
+    assert!(printed(&mut plain(&arguments)).contains("==ccc     f"));
     let drawing = fs::read_to_string(&file).expect("it is written");
     let mut reader = quick_xml::Reader::from_str(&drawing);
     while reader.read_event().expect("it is well-formed") != quick_xml::events::Event::Eof {}
@@ -170,7 +150,7 @@ fn what_cannot_be_shown_is_refused() {
             "--svg",
         ),
     ] {
-        let output = tool(arguments).output().expect("the tool starts");
+        let output = plain(arguments).output().expect("the tool starts");
         let message = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(code), "{arguments:?}: {message}");
         assert_eq!(message.lines().count(), 1, "{message}");
