@@ -5,29 +5,43 @@ use zbd_core::{DeviceInfo, SECTOR_LEN, SectorCount, Zone, ZoneState, ZoneType};
 use super::plan::Job;
 use crate::{cli::Op, failure::Failure};
 
-/// The first sequential zones that can be used, as many as the job wants.
-pub(crate) fn select(job: &Job, info: &DeviceInfo, report: &[Zone]) -> Result<Vec<Zone>, Failure> {
-    let sequential = || {
-        report
-            .iter()
-            .filter(|zone| zone.zone_type != ZoneType::Conventional)
-            .filter(|zone| !matches!(zone.state, ZoneState::ReadOnly | ZoneState::Offline))
-    };
-    let zones: Vec<Zone> = sequential().take(job.zones as usize).copied().collect();
-    if zones.is_empty() {
+/// The sequential zones that can be written to, of which there must be some.
+pub(crate) fn usable(info: &DeviceInfo, report: &[Zone]) -> Result<Vec<Zone>, Failure> {
+    let usable: Vec<Zone> = report
+        .iter()
+        .filter(|zone| zone.zone_type != ZoneType::Conventional)
+        .filter(|zone| !matches!(zone.state, ZoneState::ReadOnly | ZoneState::Offline))
+        .copied()
+        .collect();
+    if usable.is_empty() {
         return Err(Failure::device(format!(
             "{} has no sequential zones that can be used: all are conventional, read-only or offline",
             info.name
         )));
     }
-    if zones.len() < job.zones as usize {
+    Ok(usable)
+}
+
+/// The first of the usable zones, of which there must be so many.
+pub(crate) fn first(
+    wanted: u64,
+    mut usable: Vec<Zone>,
+    info: &DeviceInfo,
+) -> Result<Vec<Zone>, Failure> {
+    if (usable.len() as u64) < wanted {
         return Err(Failure::usage(format!(
-            "--zones {}: {} has {} sequential zones that can be used",
-            job.zones,
+            "--zones {wanted}: {} has {} sequential zones that can be used",
             info.name,
-            zones.len()
+            usable.len()
         )));
     }
+    usable.truncate(wanted as usize);
+    Ok(usable)
+}
+
+/// The zones that a job uses.
+pub(crate) fn select(job: &Job, info: &DeviceInfo, report: &[Zone]) -> Result<Vec<Zone>, Failure> {
+    let zones = first(job.zones.into(), usable(info, report)?, info)?;
     let preferred = |zone: &&Zone| zone.zone_type == ZoneType::SequentialPreferred;
     if job.op == Op::Append
         && let Some(zone) = zones.iter().find(preferred)

@@ -170,7 +170,8 @@ fn describe(out: &mut String, checked: &Checked<'_>) {
     } else {
         let _ = write!(text, ", {}", model(facts.model));
     }
-    wrapped(out, "", 2, &format!("{}: {text}", checked.device));
+    wrapped(out, "", 2, checked.device);
+    wrapped(out, "  ", 2, &text);
 }
 
 fn model(model: Model) -> &'static str {

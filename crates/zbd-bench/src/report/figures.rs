@@ -33,6 +33,14 @@ pub(crate) fn merging(backend: Backend, merged: Option<u64>) -> String {
     }
 }
 
+/// A mean of something that is counted.
+pub(crate) fn mean(n: f64) -> String {
+    match n {
+        100.0.. => count(n as u64),
+        n => format!("{n:.1}"),
+    }
+}
+
 /// Something a second.
 pub(crate) fn rate(n: f64) -> String {
     match n {

@@ -84,7 +84,7 @@ fn row(measurement: &Measurement, dimensions: &[Dimension]) -> Vec<String> {
     row.push(figures::time(measurement.p99().median));
     row.push(match measurement.per_doorbell().median {
         0.0 => "-".to_owned(),
-        n => format!("{n:.1}"),
+        n => figures::mean(n),
     });
     row
 }

@@ -160,11 +160,7 @@ fn rest(finished: &Finished) -> String {
         match (doorbells, measured.ios()) {
             (0, _) | (_, 0) => figures::count(doorbells),
             (doorbells, ios) => {
-                let each = ios as f64 / doorbells as f64;
-                let each = match each {
-                    100.0.. => figures::count(each as u64),
-                    _ => format!("{each:.1}"),
-                };
+                let each = figures::mean(ios as f64 / doorbells as f64);
                 let doorbells = figures::count(doorbells);
                 format!("{doorbells}, one for every {each} requests")
             }

@@ -9,6 +9,7 @@ use super::plan::Limits;
 use crate::{
     cli::VerifyArgs,
     failure::{During, Failure},
+    job::select,
 };
 
 const DEFAULT_DURATION: Duration = Duration::from_secs(10);
@@ -82,30 +83,11 @@ impl Settings {
 
     /// The zones to use: the first that can be written to.
     pub(super) fn select(&self, info: &DeviceInfo, report: &[Zone]) -> Result<Vec<Zone>, Failure> {
-        let usable: Vec<Zone> = report
-            .iter()
-            .filter(|zone| zone.zone_type != ZoneType::Conventional)
-            .filter(|zone| !matches!(zone.state, ZoneState::ReadOnly | ZoneState::Offline))
-            .copied()
-            .collect();
-        if usable.is_empty() {
-            return Err(Failure::device(format!(
-                "{} has no sequential zones that can be used: all are conventional, read-only or offline",
-                info.name
-            )));
+        let usable = select::usable(info, report)?;
+        match self.zones {
+            Some(zones) => select::first(zones.into(), usable, info),
+            None => Ok(usable.into_iter().take(DEFAULT_ZONES).collect()),
         }
-        let wanted = match self.zones {
-            Some(zones) if zones as usize > usable.len() => {
-                return Err(Failure::usage(format!(
-                    "--zones {zones}: {} has {} sequential zones that can be used",
-                    info.name,
-                    usable.len()
-                )));
-            }
-            Some(zones) => zones as usize,
-            None => DEFAULT_ZONES.min(usable.len()),
-        };
-        Ok(usable.into_iter().take(wanted).collect())
     }
 
     /// What the device allows, to whom these zones are left.

@@ -244,32 +244,11 @@ impl Plan {
 
     /// The first sequential zones that can be used.
     fn zones(&self, info: &DeviceInfo, report: &[Zone]) -> Result<Vec<Zone>, Failure> {
-        let usable: Vec<Zone> = report
-            .iter()
-            .filter(|zone| zone.zone_type != ZoneType::Conventional)
-            .filter(|zone| !matches!(zone.state, ZoneState::ReadOnly | ZoneState::Offline))
-            .copied()
-            .collect();
-        if usable.is_empty() {
-            return Err(Failure::device(format!(
-                "{} has no sequential zones that can be used: all are conventional, read-only or offline",
-                info.name
-            )));
+        let usable = select::usable(info, report)?;
+        match self.zones {
+            Some(zones) => select::first(zones, usable, info),
+            None => Ok(usable.into_iter().take(ZONES).collect()),
         }
-        let wanted = match self.zones {
-            None => ZONES.min(usable.len()),
-            Some(wanted) => usize::try_from(wanted)
-                .ok()
-                .filter(|wanted| *wanted <= usable.len())
-                .ok_or_else(|| {
-                    Failure::usage(format!(
-                        "--zones {wanted}: {} has {} sequential zones that can be used",
-                        info.name,
-                        usable.len()
-                    ))
-                })?,
-        };
-        Ok(usable.into_iter().take(wanted).collect())
     }
 
     fn measures(&self, info: &DeviceInfo, zones: &[Zone]) -> Result<Measures, Failure> {

@@ -175,7 +175,8 @@ fn a_rate_is_kept_and_latencies_count_from_when_requests_were_due() {
         let (latency, service) = (&result["latency_ns"], &result["service_latency_ns"]);
         assert!(number(&latency["max"]) > 300_000_000, "{api}: {latency}");
         assert!(number(&service["p50"]) < 100_000_000, "{api}: {service}");
-        assert!(number(&service["min"]) >= 2_000_000, "{api}: {service}");
+        // Latencies are kept to one part in a thousand.
+        assert!(number(&service["min"]) >= 1_990_000, "{api}: {service}");
         assert!(number(&result["unsent"]) > 300, "{api}: {result}");
     }
     let slow = &json("--rate-iops 500 --runtime 1s --format json")["results"][0];
