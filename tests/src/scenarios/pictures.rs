@@ -29,7 +29,11 @@ fn all(context: &mut Context) -> Result<()> {
     let zoneops = format!("zoneops pci:{address} --zones 4 --fill-limit 256m --destroy");
     report(context, "zoneops", &zoneops)?;
     let verify = format!("verify pci:{address} --duration 60s --seed 1 --destroy");
-    report(context, "verify", &verify)
+    report(context, "verify", &verify)?;
+    function.bind_to_kernel()?;
+    let disk = function.block_device()?;
+    let verify = format!("verify /dev/{disk} --duration 60s --seed 1 --destroy");
+    report(context, "verify-kernel", &verify)
 }
 
 /// Keeps what the tool prints, after the command.

@@ -13,7 +13,7 @@ pub(crate) struct RunArgs {
     pub(crate) device: String,
     #[command(flatten)]
     pub(crate) job: JobArgs,
-    /// Run the jobs of this file, one after the other. It is TOML: a table [[job]] for each, whose
+    /// Run the jobs of this file, one after the other. It is TOML: an array "job" of tables, whose
     /// keys are these options; those above the first are for all jobs. What is given here as well
     /// overrides the file
     #[arg(long, value_name = "FILE")]

@@ -21,7 +21,7 @@ const STALLED: Duration = Duration::from_secs(60);
 const STALLED_AFTER_INTERRUPT: Duration = Duration::from_secs(2);
 
 /// The shortest pauses that leave the processor's other thread something, and all the same
-/// length: the bursts of [`Spin`](crate::job::spin::Spin) would be part of short latencies.
+/// length: the bursts of `job::spin::Spin` would be part of short latencies.
 #[derive(Debug)]
 pub(super) struct Pause {
     polls: u32,
