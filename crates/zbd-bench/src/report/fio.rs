@@ -246,11 +246,7 @@ fn depths(depth: u16) -> Value {
         2.. => "2",
         _ => "1",
     };
-    let mut levels = json!({
-        "1": 0.0, "2": 0.0, "4": 0.0, "8": 0.0, "16": 0.0, "32": 0.0, ">=64": 0.0,
-    });
-    levels[bucket] = 100.0.into();
-    levels
+    all_in(bucket, ["1", "2", "4", "8", "16", "32", ">=64"])
 }
 
 /// fio's buckets; the batches that were asked for stand for all calls.
@@ -263,11 +259,17 @@ fn batches(batch: u16) -> Value {
         5.. => "8",
         _ => "4",
     };
-    let mut batches = json!({
-        "0": 0.0, "4": 0.0, "8": 0.0, "16": 0.0, "32": 0.0, "64": 0.0, ">=64": 0.0,
-    });
-    batches[bucket] = 100.0.into();
-    batches
+    all_in(bucket, ["0", "4", "8", "16", "32", "64", ">=64"])
+}
+
+/// All of it in one of fio's buckets, in percent.
+fn all_in(bucket: &str, buckets: [&str; 7]) -> Value {
+    let share = |name: &str| if name == bucket { 100.0 } else { 0.0 };
+    buckets
+        .iter()
+        .map(|&name| (name.to_owned(), share(name).into()))
+        .collect::<Map<String, Value>>()
+        .into()
 }
 
 /// The shares of latencies, in percent, each below its key and no less than the one before:

@@ -1,14 +1,10 @@
 //! What `zbd-bench verify` finds on devices that work, and on those that do not.
 
-use std::{
-    process::{Child, Command, Stdio},
-    thread,
-    time::Duration,
-};
+use std::{process::Stdio, thread, time::Duration};
 
 use serde_json::Value;
 
-use crate::harness::{run, text, tool};
+use crate::harness::{interrupt, run, text, tool};
 
 fn number(result: &Value, field: &str) -> u64 {
     result[field].as_u64().expect(field)
@@ -278,12 +274,6 @@ fn the_report_of_a_failure_can_be_read() {
         clean.lines().all(|line| line.chars().count() <= 80),
         "{clean}"
     );
-}
-
-fn interrupt(child: &Child) {
-    let id = child.id().to_string();
-    let status = Command::new("kill").args(["-INT", &id]).status();
-    assert!(status.expect("kill runs").success());
 }
 
 #[test]

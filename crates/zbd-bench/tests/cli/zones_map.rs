@@ -1,13 +1,13 @@
 //! `zones map`, as its users meet it.
 
-use crate::harness::{plain, printed};
-
 use std::{
     fs,
     io::{BufRead, BufReader},
     path::Path,
-    process::{Command, Stdio},
+    process::Stdio,
 };
+
+use crate::harness::{interrupt, plain, printed};
 
 /// A device in a file, with zones in several states.
 fn prepared(folder: &Path) -> String {
@@ -82,9 +82,7 @@ fn what_is_watched_is_shown_until_it_is_interrupted() {
         .map_while(Result::ok)
         .filter(|line| line == "emu:zones=3");
     assert_eq!(frames.take(3).count(), 3);
-    let id = child.id().to_string();
-    let status = Command::new("kill").args(["-INT", &id]).status();
-    assert!(status.expect("kill runs").success());
+    interrupt(&child);
     // The rest of the last picture.
     assert!(
         lines
